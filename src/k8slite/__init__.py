@@ -1,0 +1,3 @@
+"""k8slite: Kubernetes small enough to read."""
+
+__version__ = "0.1.0"

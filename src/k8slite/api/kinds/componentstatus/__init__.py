@@ -1,0 +1,17 @@
+"""The ComponentStatus kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.componentstatus.types import ComponentStatus
+from k8slite.api.scheme import Kind
+
+COMPONENT_STATUS = Kind(
+    type=ComponentStatus,
+    kind="ComponentStatus",
+    plural="componentstatuses",
+    singular="componentstatus",
+    namespaced=False,
+    short_names=("cs",),
+    verbs=("get", "list"),
+    virtual=True,
+)

@@ -1,0 +1,14 @@
+"""The ConfigMap kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.configmap.types import ConfigMap
+from k8slite.api.scheme import Kind
+
+CONFIG_MAP = Kind(
+    type=ConfigMap,
+    kind="ConfigMap",
+    plural="configmaps",
+    singular="configmap",
+    short_names=("cm",),
+)

@@ -1,0 +1,15 @@
+"""The Endpoints kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.endpoints.types import Endpoints
+from k8slite.api.scheme import Kind
+
+ENDPOINTS = Kind(
+    type=Endpoints,
+    kind="Endpoints",
+    plural="endpoints",
+    singular="endpoints",
+    short_names=("ep",),
+    stored_under="services/endpoints",
+)

@@ -1,0 +1,15 @@
+"""The Event kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.event.types import Event
+from k8slite.api.scheme import Kind
+
+EVENT = Kind(
+    type=Event,
+    kind="Event",
+    plural="events",
+    singular="event",
+    short_names=("ev",),
+    ttl_seconds=3600,
+)

@@ -1,0 +1,14 @@
+"""The LimitRange kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.limitrange.types import LimitRange
+from k8slite.api.scheme import Kind
+
+LIMIT_RANGE = Kind(
+    type=LimitRange,
+    kind="LimitRange",
+    plural="limitranges",
+    singular="limitrange",
+    short_names=("limits",),
+)

@@ -1,0 +1,16 @@
+"""The Namespace kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.namespace.types import Namespace
+from k8slite.api.scheme import Kind
+
+NAMESPACE = Kind(
+    type=Namespace,
+    kind="Namespace",
+    plural="namespaces",
+    singular="namespace",
+    namespaced=False,
+    short_names=("ns",),
+    subresources=("status", "finalize"),
+)

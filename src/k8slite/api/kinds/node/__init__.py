@@ -1,0 +1,18 @@
+"""The Node kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.node.types import Node
+from k8slite.api.scheme import Kind
+
+NODE = Kind(
+    type=Node,
+    kind="Node",
+    plural="nodes",
+    singular="node",
+    namespaced=False,
+    short_names=("no",),
+    aliases=("minion", "minions", "mi"),
+    stored_under="minions",
+    subresources=("status", "proxy"),
+)

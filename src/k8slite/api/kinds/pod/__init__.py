@@ -1,0 +1,16 @@
+"""The Pod kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.pod.types import Pod
+from k8slite.api.scheme import Kind
+
+POD = Kind(
+    type=Pod,
+    kind="Pod",
+    plural="pods",
+    singular="pod",
+    short_names=("po",),
+    categories=("all",),
+    subresources=("status", "binding", "log", "exec", "proxy"),
+)

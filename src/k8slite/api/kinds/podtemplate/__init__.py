@@ -1,0 +1,13 @@
+"""The PodTemplate kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.podtemplate.types import PodTemplate
+from k8slite.api.scheme import Kind
+
+POD_TEMPLATE = Kind(
+    type=PodTemplate,
+    kind="PodTemplate",
+    plural="podtemplates",
+    singular="podtemplate",
+)

@@ -1,0 +1,17 @@
+"""The ReplicationController kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.replicationcontroller.types import ReplicationController
+from k8slite.api.scheme import Kind
+
+REPLICATION_CONTROLLER = Kind(
+    type=ReplicationController,
+    kind="ReplicationController",
+    plural="replicationcontrollers",
+    singular="replicationcontroller",
+    short_names=("rc",),
+    categories=("all",),
+    stored_under="controllers",
+    subresources=("status", "scale"),
+)

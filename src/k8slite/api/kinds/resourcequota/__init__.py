@@ -1,0 +1,15 @@
+"""The ResourceQuota kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.resourcequota.types import ResourceQuota
+from k8slite.api.scheme import Kind
+
+RESOURCE_QUOTA = Kind(
+    type=ResourceQuota,
+    kind="ResourceQuota",
+    plural="resourcequotas",
+    singular="resourcequota",
+    short_names=("quota",),
+    subresources=("status",),
+)

@@ -1,0 +1,13 @@
+"""The Secret kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.secret.types import Secret
+from k8slite.api.scheme import Kind
+
+SECRET = Kind(
+    type=Secret,
+    kind="Secret",
+    plural="secrets",
+    singular="secret",
+)

@@ -1,0 +1,17 @@
+"""The Service kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.service.types import Service
+from k8slite.api.scheme import Kind
+
+SERVICE = Kind(
+    type=Service,
+    kind="Service",
+    plural="services",
+    singular="service",
+    short_names=("svc", "se"),
+    categories=("all",),
+    stored_under="services/specs",
+    subresources=("status", "proxy"),
+)

@@ -1,0 +1,14 @@
+"""The ServiceAccount kind, declared."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.serviceaccount.types import ServiceAccount
+from k8slite.api.scheme import Kind
+
+SERVICE_ACCOUNT = Kind(
+    type=ServiceAccount,
+    kind="ServiceAccount",
+    plural="serviceaccounts",
+    singular="serviceaccount",
+    short_names=("sa",),
+)

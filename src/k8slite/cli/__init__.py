@@ -1,0 +1,1 @@
+"""Command line: typer commands that parse, call and print. No logic."""
