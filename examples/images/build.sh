@@ -35,10 +35,17 @@ unpack() {
 # libraries ROOT BINARY: paths below ROOT of the loader and the libraries that BINARY links to.
 libraries() {
     local root=$1 loader libdir
-    loader=$(find "$root/usr" -name 'ld-linux*.so.*' | head -n 1)
+    loader=$(find "$root/usr" -name 'ld-linux*.so.*' -type f | head -n 1)
     libdir=$root/usr/lib/$(uname -m)-linux-gnu
     "$loader" --library-path "$libdir" --list "$2" | grep -o "$root[^ ]*"
-    echo "$loader"
+    find "$root/usr" -name 'ld-linux*.so.*' # the loader and the links to it
+}
+
+# copy ROOT FILE IMAGE: FILE to the same place below IMAGE; a library link becomes the library.
+copy() {
+    local to=$3${2#"$1"}
+    mkdir -p "$(dirname "$to")"
+    case $2 in */ld-linux*) cp -a "$2" "$to" ;; *) cp -L "$2" "$to" ;; esac
 }
 
 # skeleton FOLDER: users, /tmp, busybox under all its names (a shell for exec and probes).
@@ -67,12 +74,12 @@ pack_nginx() {
     unpack "$packages" nginx-light
     cp "$packages/usr/sbin/nginx" "$image/usr/sbin/nginx"
     for file in $(libraries "$packages" "$packages/usr/sbin/nginx"); do
-        install -D "$file" "$image${file#"$packages"}"
+        copy "$packages" "$file" "$image"
     done
-    [ -e "$image/lib64" ] || ln -s usr/lib64 "$image/lib64"
+    ln -s usr/lib "$image/lib" && ln -s usr/lib64 "$image/lib64"
     # The name service libraries that the loader opens at run time.
     for file in "$packages"/usr/lib/*-linux-gnu/libnss_files.so.*; do
-        [ -e "$file" ] && install -D "$file" "$image${file#"$packages"}"
+        [ -e "$file" ] && copy "$packages" "$file" "$image"
     done
     mkdir -p "$image/etc/nginx" "$image/var/lib/nginx" "$image/var/log/nginx" "$image/usr/share/nginx/html"
     cp "$packages/etc/nginx/mime.types" "$image/etc/nginx/"
