@@ -212,7 +212,7 @@ class DownwardAPIVolumeSource(Struct):
 
 
 class Volume(Struct):
-    """A name and one source; sources that this node cannot mount are carried, then refused there."""
+    """A name and one source; a source that the node cannot mount is carried, and refused there."""
 
     name: str = always("")
     empty_dir: EmptyDirVolumeSource | None = None
