@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.componentstatus.types import ComponentStatus
 from k8slite.api.scheme import Kind
 
@@ -14,4 +15,5 @@ COMPONENT_STATUS = Kind(
     short_names=("cs",),
     verbs=("get", "list"),
     virtual=True,
+    merge_keys=mergekeys.COMPONENT_STATUS,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.configmap.types import ConfigMap
 from k8slite.api.scheme import Kind
 
@@ -11,4 +12,5 @@ CONFIG_MAP = Kind(
     plural="configmaps",
     singular="configmap",
     short_names=("cm",),
+    merge_keys=mergekeys.METADATA,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.endpoints.types import Endpoints
 from k8slite.api.scheme import Kind
 
@@ -12,4 +13,5 @@ ENDPOINTS = Kind(
     singular="endpoints",
     short_names=("ep",),
     stored_under="services/endpoints",
+    merge_keys=mergekeys.METADATA,
 )

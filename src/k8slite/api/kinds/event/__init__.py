@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.event.types import Event
 from k8slite.api.scheme import Kind
 
@@ -12,4 +13,5 @@ EVENT = Kind(
     singular="event",
     short_names=("ev",),
     ttl_seconds=3600,
+    merge_keys=mergekeys.METADATA,
 )

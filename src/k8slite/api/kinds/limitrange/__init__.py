@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.limitrange.types import LimitRange
 from k8slite.api.scheme import Kind
 
@@ -11,4 +12,5 @@ LIMIT_RANGE = Kind(
     plural="limitranges",
     singular="limitrange",
     short_names=("limits",),
+    merge_keys=mergekeys.METADATA,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.namespace.types import Namespace
 from k8slite.api.scheme import Kind
 
@@ -13,4 +14,5 @@ NAMESPACE = Kind(
     namespaced=False,
     short_names=("ns",),
     subresources=("status", "finalize"),
+    merge_keys=mergekeys.NAMESPACE,
 )

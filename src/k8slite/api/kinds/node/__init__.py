@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.node.types import Node
 from k8slite.api.scheme import Kind
 
@@ -15,4 +16,5 @@ NODE = Kind(
     aliases=("minion", "minions", "mi"),
     stored_under="minions",
     subresources=("status", "proxy"),
+    merge_keys=mergekeys.NODE,
 )

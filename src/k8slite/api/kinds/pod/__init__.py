@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.scheme import Kind
 
@@ -13,4 +14,5 @@ POD = Kind(
     short_names=("po",),
     categories=("all",),
     subresources=("status", "binding", "log", "exec", "proxy"),
+    merge_keys=mergekeys.POD,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.podtemplate.types import PodTemplate
 from k8slite.api.scheme import Kind
 
@@ -10,4 +11,5 @@ POD_TEMPLATE = Kind(
     kind="PodTemplate",
     plural="podtemplates",
     singular="podtemplate",
+    merge_keys=mergekeys.POD_TEMPLATE,
 )

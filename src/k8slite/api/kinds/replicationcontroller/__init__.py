@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.replicationcontroller.types import ReplicationController
 from k8slite.api.scheme import Kind
 
@@ -14,4 +15,5 @@ REPLICATION_CONTROLLER = Kind(
     categories=("all",),
     stored_under="controllers",
     subresources=("status", "scale"),
+    merge_keys=mergekeys.REPLICATION_CONTROLLER,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.resourcequota.types import ResourceQuota
 from k8slite.api.scheme import Kind
 
@@ -12,4 +13,5 @@ RESOURCE_QUOTA = Kind(
     singular="resourcequota",
     short_names=("quota",),
     subresources=("status",),
+    merge_keys=mergekeys.METADATA,
 )

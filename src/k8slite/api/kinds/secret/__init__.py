@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.secret.types import Secret
 from k8slite.api.scheme import Kind
 
@@ -10,4 +11,5 @@ SECRET = Kind(
     kind="Secret",
     plural="secrets",
     singular="secret",
+    merge_keys=mergekeys.METADATA,
 )

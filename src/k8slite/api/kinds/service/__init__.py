@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.service.types import Service
 from k8slite.api.scheme import Kind
 
@@ -14,4 +15,5 @@ SERVICE = Kind(
     categories=("all",),
     stored_under="services/specs",
     subresources=("status", "proxy"),
+    merge_keys=mergekeys.SERVICE,
 )

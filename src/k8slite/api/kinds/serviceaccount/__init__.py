@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api import mergekeys
 from k8slite.api.kinds.serviceaccount.types import ServiceAccount
 from k8slite.api.scheme import Kind
 
@@ -11,4 +12,5 @@ SERVICE_ACCOUNT = Kind(
     plural="serviceaccounts",
     singular="serviceaccount",
     short_names=("sa",),
+    merge_keys=mergekeys.SERVICE_ACCOUNT,
 )
