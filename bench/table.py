@@ -10,7 +10,7 @@ HEAD = ("what", "k8slite", "beside it, same run", "goal", "reached")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. ``beside`` is the peer or floor measured in this run; ``reached`` None: no goal."""
+    """One figure; ``beside`` is the peer or floor of the same run; ``reached`` None: no goal."""
 
     what: str
     figure: str

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+#: The article's ADMISSION_CONTROL.
+DEFAULT_ADMISSION = ("NamespaceLifecycle", "NamespaceAutoProvision", "LimitRanger", "ResourceQuota")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +20,7 @@ class Settings:
     store: str = "sqlite"  # or memory, or etcd endpoints
     portal_net: str = "192.168.3.0/24"
     flannel_net: str = "172.16.0.0/16"
-    admission_control: tuple[str, ...] = (
-        "NamespaceLifecycle",
-        "NamespaceAutoProvision",
-        "LimitRanger",
-        "ResourceQuota",
-    )
+    admission_control: tuple[str, ...] = DEFAULT_ADMISSION
     port: int = 8080
     secure_port: int = 6443
     read_only_port: int = 7080
@@ -33,10 +31,8 @@ class Settings:
     manifests: Path | None = None  # static pods; default data_dir/manifests
     scheduler_policy: Path | None = None
     scheduler_name: str = "default-scheduler"
-    insecure_registries: tuple[str, ...] = ()
     node_grace: float = 40.0
     eviction_timeout: float = 300.0
     warm_sandboxes: int = 2
     event_ttl: float = 3600.0
     log_level: str = "info"
-    extra: dict[str, str] = field(default_factory=dict)

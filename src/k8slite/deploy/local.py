@@ -128,6 +128,15 @@ class LocalCluster:
             self.places.record.unlink(missing_ok=True)
             self._say(f"... data kept in {self.places.data_dir}")
         else:
-            shutil.rmtree(self.places.data_dir)
+            self._remove_data()
             self._say(f"... removed {self.places.data_dir}")
         self._say("The host is as it was found.")
+
+    def _remove_data(self) -> None:
+        """Remove the data folder, never through a mount that somebody left below it."""
+        root = str(self.places.data_dir.resolve())
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            target = line.split()[1].encode().decode("unicode_escape")
+            if target.startswith(root + "/"):
+                raise HostError(f"{target} is still mounted: umount it, then run down again")
+        shutil.rmtree(root)

@@ -1,0 +1,139 @@
+"""The flags of ``k8slite agent`` and ``k8slite up``: words in, ``Settings`` out, and back."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from k8slite.config import DEFAULT_ADMISSION, Settings
+
+CONTROL = "Control plane (role a)"
+NODE = "Node (role i)"
+
+
+def parse(
+    roles: Annotated[str, typer.Option(help="a: control plane, i: node, ai: both.")] = "ai",
+    data_dir: Annotated[
+        Path, typer.Option(help="Store, certificates and pods' volumes live here.")
+    ] = Path("/var/lib/k8slite"),
+    node_ip: Annotated[
+        str, typer.Option(help="This machine's address [default: the one of its default route].")
+    ] = "",
+    node_name: Annotated[str, typer.Option(help="The node's name [default: its address].")] = "",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    store: Annotated[
+        str,
+        typer.Option(help="sqlite or memory.", rich_help_panel=CONTROL),
+    ] = "sqlite",
+    portal_net: Annotated[
+        str, typer.Option(help="Portal IPs of services are picked here.", rich_help_panel=CONTROL)
+    ] = "192.168.3.0/24",
+    flannel_net: Annotated[
+        str, typer.Option(help="Pod networks are cut from this.", rich_help_panel=NODE)
+    ] = "172.16.0.0/16",
+    admission_control: Annotated[
+        str, typer.Option(help="Plug-ins, comma-separated, in order.", rich_help_panel=CONTROL)
+    ] = ",".join(DEFAULT_ADMISSION),
+    port: Annotated[
+        int, typer.Option(help="HTTP for this machine only.", rich_help_panel=CONTROL)
+    ] = 8080,
+    secure_port: Annotated[
+        int, typer.Option(help="HTTPS with credentials.", rich_help_panel=CONTROL)
+    ] = 6443,
+    read_only_port: Annotated[
+        int, typer.Option(help="What kubernetes-ro leads to.", rich_help_panel=CONTROL)
+    ] = 7080,
+    insecure_allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CIDR that may use the HTTP door unauthenticated (repeatable).",
+            rich_help_panel=CONTROL,
+        ),
+    ] = None,
+    scheduler_policy: Annotated[
+        Path | None,
+        typer.Option(help="Predicates and priorities, JSON or YAML.", rich_help_panel=CONTROL),
+    ] = None,
+    scheduler_name: Annotated[
+        str, typer.Option(help="Pods that ask for this name are ours.", rich_help_panel=CONTROL)
+    ] = "default-scheduler",
+    node_grace: Annotated[
+        float, typer.Option(help="Seconds without heartbeat → NotReady.", rich_help_panel=CONTROL)
+    ] = 40.0,
+    eviction_timeout: Annotated[
+        float, typer.Option(help="Seconds NotReady → pods evicted.", rich_help_panel=CONTROL)
+    ] = 300.0,
+    docker_host: Annotated[
+        str, typer.Option(help="Docker's socket [default: $DOCKER_HOST].", rich_help_panel=NODE)
+    ] = "",
+    node_port: Annotated[
+        int, typer.Option(help="The node's own API (HTTPS).", rich_help_panel=NODE)
+    ] = 10250,
+    manifests: Annotated[
+        Path | None,
+        typer.Option(help="Folder of static pods [default: DATA/manifests].", rich_help_panel=NODE),
+    ] = None,
+    warm_sandboxes: Annotated[
+        int, typer.Option(help="Pod sandboxes kept ready.", rich_help_panel=NODE)
+    ] = 2,
+) -> Settings:
+    """Every flag by its name → settings."""
+    return Settings(
+        roles=roles,
+        node_name=node_name,
+        node_ip=node_ip,
+        data_dir=data_dir,
+        store=store,
+        portal_net=portal_net,
+        flannel_net=flannel_net,
+        admission_control=tuple(word for word in admission_control.split(",") if word),
+        port=port,
+        secure_port=secure_port,
+        read_only_port=read_only_port,
+        node_port=node_port,
+        insecure_allow=tuple(insecure_allow or ()),
+        docker_host=docker_host or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
+        manifests=manifests,
+        scheduler_policy=scheduler_policy,
+        scheduler_name=scheduler_name,
+        node_grace=node_grace,
+        eviction_timeout=eviction_timeout,
+        warm_sandboxes=warm_sandboxes,
+        log_level=log_level,
+    )
+
+
+def words(settings: Settings) -> list[str]:
+    """The flags that ``parse`` turns into ``settings`` again; defaults are left out."""
+    line: list[str] = []
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value == field.default or field.name in ("docker_network", "event_ttl"):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name == "admission_control":
+            line += [flag, ",".join(value)]
+        elif isinstance(value, tuple):
+            line += [word for item in value for word in (flag, item)]
+        else:
+            line += [flag, str(value)]
+    return line
+
+
+def command(run: Callable[[Settings], None]) -> Callable[..., None]:
+    """A typer command with all of these flags that calls ``run`` with their settings."""
+
+    def with_flags(**given: Any) -> None:
+        run(parse(**given))
+
+    signature = inspect.signature(parse, eval_str=True)
+    with_flags.__signature__ = signature.replace(return_annotation=None)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()}
+    with_flags.__doc__ = run.__doc__
+    return with_flags
