@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential delays in seconds: ``initial``, times ``factor`` each failure, at most ``maximum``."""
+    """Exponential delays in seconds: ``initial``, times ``factor`` a failure, up to ``maximum``."""
 
     initial: float
     maximum: float
