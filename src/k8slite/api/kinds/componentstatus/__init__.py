@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.componentstatus.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.componentstatus.types import ComponentStatus
 from k8slite.api.scheme import Kind
 
@@ -16,4 +17,6 @@ COMPONENT_STATUS = Kind(
     verbs=("get", "list"),
     virtual=True,
     merge_keys=mergekeys.COMPONENT_STATUS,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.configmap.columns import COLUMNS
 from k8slite.api.kinds.configmap.types import ConfigMap
 from k8slite.api.scheme import Kind
 
@@ -13,4 +14,5 @@ CONFIG_MAP = Kind(
     singular="configmap",
     short_names=("cm",),
     merge_keys=mergekeys.METADATA,
+    columns=COLUMNS,
 )

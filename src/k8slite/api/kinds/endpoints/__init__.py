@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.endpoints.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.endpoints.types import Endpoints
 from k8slite.api.scheme import Kind
 
@@ -14,4 +15,6 @@ ENDPOINTS = Kind(
     short_names=("ep",),
     stored_under="services/endpoints",
     merge_keys=mergekeys.METADATA,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.event.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.event.types import Event
 from k8slite.api.scheme import Kind
 
@@ -14,4 +15,6 @@ EVENT = Kind(
     short_names=("ev",),
     ttl_seconds=3600,
     merge_keys=mergekeys.METADATA,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.limitrange.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.limitrange.types import LimitRange
 from k8slite.api.scheme import Kind
 
@@ -13,4 +14,6 @@ LIMIT_RANGE = Kind(
     singular="limitrange",
     short_names=("limits",),
     merge_keys=mergekeys.METADATA,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

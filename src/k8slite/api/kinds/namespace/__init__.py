@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.namespace.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.namespace.types import Namespace
 from k8slite.api.scheme import Kind
 
@@ -15,4 +16,6 @@ NAMESPACE = Kind(
     short_names=("ns",),
     subresources=("status", "finalize"),
     merge_keys=mergekeys.NAMESPACE,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

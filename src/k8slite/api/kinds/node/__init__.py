@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.node.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.node.types import Node
 from k8slite.api.scheme import Kind
 
@@ -17,4 +18,6 @@ NODE = Kind(
     stored_under="minions",
     subresources=("status", "proxy"),
     merge_keys=mergekeys.NODE,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

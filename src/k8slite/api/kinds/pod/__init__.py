@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.pod.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.scheme import Kind
 
@@ -15,4 +16,6 @@ POD = Kind(
     categories=("all",),
     subresources=("status", "binding", "log", "exec", "proxy"),
     merge_keys=mergekeys.POD,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

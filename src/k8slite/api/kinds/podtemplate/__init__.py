@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.podtemplate.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.podtemplate.types import PodTemplate
 from k8slite.api.scheme import Kind
 
@@ -12,4 +13,6 @@ POD_TEMPLATE = Kind(
     plural="podtemplates",
     singular="podtemplate",
     merge_keys=mergekeys.POD_TEMPLATE,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

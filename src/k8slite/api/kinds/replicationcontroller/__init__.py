@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.replicationcontroller.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.replicationcontroller.types import ReplicationController
 from k8slite.api.scheme import Kind
 
@@ -16,4 +17,6 @@ REPLICATION_CONTROLLER = Kind(
     stored_under="controllers",
     subresources=("status", "scale"),
     merge_keys=mergekeys.REPLICATION_CONTROLLER,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

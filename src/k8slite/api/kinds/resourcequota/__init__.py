@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.resourcequota.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.resourcequota.types import ResourceQuota
 from k8slite.api.scheme import Kind
 
@@ -14,4 +15,6 @@ RESOURCE_QUOTA = Kind(
     short_names=("quota",),
     subresources=("status",),
     merge_keys=mergekeys.METADATA,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.secret.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.secret.types import Secret
 from k8slite.api.scheme import Kind
 
@@ -12,4 +13,6 @@ SECRET = Kind(
     plural="secrets",
     singular="secret",
     merge_keys=mergekeys.METADATA,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.service.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.service.types import Service
 from k8slite.api.scheme import Kind
 
@@ -16,4 +17,6 @@ SERVICE = Kind(
     stored_under="services/specs",
     subresources=("status", "proxy"),
     merge_keys=mergekeys.SERVICE,
+    article_columns=ARTICLE_COLUMNS,
+    columns=COLUMNS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api import mergekeys
+from k8slite.api.kinds.serviceaccount.columns import COLUMNS
 from k8slite.api.kinds.serviceaccount.types import ServiceAccount
 from k8slite.api.scheme import Kind
 
@@ -13,4 +14,5 @@ SERVICE_ACCOUNT = Kind(
     singular="serviceaccount",
     short_names=("sa",),
     merge_keys=mergekeys.SERVICE_ACCOUNT,
+    columns=COLUMNS,
 )

@@ -1,0 +1,19 @@
+"""What is printed of namespaces."""
+
+from __future__ import annotations
+
+from k8slite.api.kinds.namespace.types import Namespace
+from k8slite.api.scheme import Column
+from k8slite.api.tables import AGE, NAME, labels_or_none, single
+
+ARTICLE_COLUMNS: tuple[Column[Namespace], ...] = (
+    single("NAME", lambda namespace: namespace.metadata.name),
+    single("LABELS", lambda namespace: labels_or_none(namespace.metadata.labels)),
+    single("STATUS", lambda namespace: namespace.status.phase),
+)
+
+COLUMNS: tuple[Column[Namespace], ...] = (
+    NAME,
+    single("Status", lambda namespace: namespace.status.phase),
+    AGE,
+)
