@@ -67,6 +67,7 @@ class WatchCache:
         self.undecodable: dict[str, str] = {}
         self._revision = 0
         self._ready = asyncio.Event()
+        self._when_ready: list[Callable[[], None]] = []
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap by revision
         self._backoff = Backoff(initial=0.1, maximum=5.0)
         self.mutations = MutationDetector() if detect_mutation else None
@@ -83,6 +84,12 @@ class WatchCache:
     async def wait_ready(self) -> None:
         """Wait for the first listing of the store."""
         await self._ready.wait()
+
+    def when_ready(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, right after the first listing and before any change. A listing
+        that has happened is no reason to call: what it brought can be read."""
+        if not self._ready.is_set():
+            self._when_ready.append(callback)
 
     async def wait_for(self, revision: int) -> None:
         """Wait until every change up to ``revision`` is applied."""
@@ -138,6 +145,10 @@ class WatchCache:
         else:
             await self._load(snapshot)
             self._ready.set()
+            self._revision = snapshot.revision
+            for callback in self._when_ready:
+                callback()
+            self._when_ready.clear()
         self._settle(snapshot.revision, self._tables.values())
 
     async def _follow(self) -> None:
