@@ -1,0 +1,1 @@
+"""What admission decides, as pure functions."""

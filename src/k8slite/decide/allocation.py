@@ -1,0 +1,96 @@
+"""Portal addresses and node ports: which a service holds, which are free, which it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+
+from k8slite.api.errors import FieldError
+from k8slite.api.kinds.service.types import Service, ServiceSpec
+from k8slite.kit.clock import Rng
+
+#: Services whose portal address is fixed: its distance from the start of the range.
+RESERVED = {1: "default/kubernetes-ro", 2: "default/kubernetes"}
+NODE_PORTS = range(30000, 32768)
+#: Draws before the free ones are listed: enough unless the range is nearly full.
+_DRAWS = 8
+
+
+def wants_address(spec: ServiceSpec) -> bool:
+    return spec.type != "ExternalName" and spec.cluster_ip != "None"
+
+
+def wants_node_ports(spec: ServiceSpec) -> bool:
+    return spec.type in ("NodePort", "LoadBalancer")
+
+
+def held_address(service: Service) -> str:
+    """The portal address that ``service`` holds; "" for none."""
+    return service.spec.cluster_ip if wants_address(service.spec) else ""
+
+
+def held_ports(service: Service) -> frozenset[int]:
+    """The node ports that ``service`` holds."""
+    if not wants_node_ports(service.spec):
+        return frozenset()
+    return frozenset(port.node_port for port in service.spec.ports if port.node_port)
+
+
+def refuse_address(
+    net: IPv4Network, address: str, service: str, taken: Container[str]
+) -> FieldError | None:
+    """Why ``service`` (``namespace/name``) may not have ``address``; None when it may."""
+    path = "spec.clusterIP"
+    try:
+        ip = IPv4Address(address)
+    except AddressValueError:
+        return FieldError(path, f'Invalid value: "{address}": must be empty, "None" or an IP')
+    if ip not in net or ip in (net.network_address, net.broadcast_address):
+        return FieldError(
+            path, f'Invalid value: "{address}": is not in the portal net {net} of this cluster'
+        )
+    owner = RESERVED.get(int(ip) - int(net.network_address), service)
+    if owner != service:
+        return FieldError(path, f'Invalid value: "{address}": is kept for service {owner}')
+    if address in taken:
+        return FieldError(path, f'Invalid value: "{address}": provided IP is already allocated')
+    return None
+
+
+def draw_address(net: IPv4Network, taken: Collection[str], rng: Rng) -> str | FieldError:
+    """A free address of ``net`` at random."""
+    base = int(net.network_address)
+    first, beyond = max(RESERVED) + 1, net.num_addresses - 1
+    for _ in range(_DRAWS if beyond > first else 0):
+        address = str(IPv4Address(base + rng.randrange(first, beyond)))
+        if address not in taken:
+            return address
+    addresses = (str(IPv4Address(base + offset)) for offset in range(first, beyond))
+    free = [address for address in addresses if address not in taken]
+    if free:
+        return rng.choice(free)
+    return FieldError("spec.clusterIP", f"no address is free in the portal net {net}", "Forbidden")
+
+
+def refuse_port(port: int, path: str, taken: Container[int]) -> FieldError | None:
+    """Why a service may not have the node port ``port``; None when it may."""
+    if port not in NODE_PORTS:
+        lowest, highest = NODE_PORTS[0], NODE_PORTS[-1]
+        return FieldError(
+            path, f"Invalid value: {port}: provided port is not in the range {lowest}-{highest}"
+        )
+    if port in taken:
+        return FieldError(path, f"Invalid value: {port}: provided port is already allocated")
+    return None
+
+
+def draw_port(taken: Collection[int], path: str, rng: Rng) -> int | FieldError:
+    """A free node port at random."""
+    for _ in range(_DRAWS):
+        port = rng.choice(NODE_PORTS)
+        if port not in taken:
+            return port
+    free = [port for port in NODE_PORTS if port not in taken]
+    if free:
+        return rng.choice(free)
+    return FieldError(path, "no node port is free", "Forbidden")
