@@ -17,7 +17,7 @@ class FieldError:
     """One thing wrong with one field.
 
     ``path`` is the field's path as a user would write it (``spec.ports[0].targetPort``).
-    ``reason`` is one of Required, Invalid, Duplicate, NotSupported, Forbidden, TooLong.
+    ``reason`` is one of Required, Invalid, Duplicate, NotFound, NotSupported, Forbidden, TooLong.
     """
 
     path: str

@@ -161,8 +161,10 @@ def folded_names(struct: type[Struct], raw: Any) -> Any:
         return raw
     fields = fields_of(struct)
     result: dict[str, Any] = {}
-    for name, value in raw.items():
-        wire: str = name if name in fields.hooks else fields.folded.get(name.lower(), name)
+    wire: str
+    for wire, value in raw.items():
+        if wire not in fields.hooks:
+            wire = fields.folded.get(wire.lower(), wire)
         if wire in fields.below:
             inner, repeated = fields.below[wire]
             if not repeated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8slite.api.kinds.binding.rules import STRATEGY
 from k8slite.api.kinds.binding.types import Binding
 from k8slite.api.scheme import Kind
 
@@ -10,6 +11,7 @@ BINDING = Kind(
     kind="Binding",
     plural="bindings",
     singular="binding",
+    strategy=STRATEGY,
     verbs=("create",),
     virtual=True,
 )

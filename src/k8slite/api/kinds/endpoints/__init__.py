@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import mergekeys
 from k8slite.api.kinds.endpoints.columns import ARTICLE_COLUMNS, COLUMNS
+from k8slite.api.kinds.endpoints.rules import STRATEGY
 from k8slite.api.kinds.endpoints.types import Endpoints
 from k8slite.api.scheme import Kind
 
@@ -12,6 +13,7 @@ ENDPOINTS = Kind(
     kind="Endpoints",
     plural="endpoints",
     singular="endpoints",
+    strategy=STRATEGY,
     short_names=("ep",),
     stored_under="services/endpoints",
     merge_keys=mergekeys.METADATA,

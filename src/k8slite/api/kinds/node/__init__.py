@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import mergekeys
 from k8slite.api.kinds.node.columns import ARTICLE_COLUMNS, COLUMNS
+from k8slite.api.kinds.node.rules import STRATEGY, fields
 from k8slite.api.kinds.node.types import Node
 from k8slite.api.scheme import Kind
 
@@ -13,6 +14,8 @@ NODE = Kind(
     plural="nodes",
     singular="node",
     namespaced=False,
+    strategy=STRATEGY,
+    fields=fields,
     short_names=("no",),
     aliases=("minion", "minions", "mi"),
     stored_under="minions",

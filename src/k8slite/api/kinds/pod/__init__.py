@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import mergekeys
 from k8slite.api.kinds.pod.columns import ARTICLE_COLUMNS, COLUMNS
+from k8slite.api.kinds.pod.rules import STRATEGY, fields
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.scheme import Kind
 
@@ -12,6 +13,8 @@ POD = Kind(
     kind="Pod",
     plural="pods",
     singular="pod",
+    strategy=STRATEGY,
+    fields=fields,
     short_names=("po",),
     categories=("all",),
     subresources=("status", "binding", "log", "exec", "proxy"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import mergekeys
 from k8slite.api.kinds.podtemplate.columns import ARTICLE_COLUMNS, COLUMNS
+from k8slite.api.kinds.podtemplate.rules import STRATEGY
 from k8slite.api.kinds.podtemplate.types import PodTemplate
 from k8slite.api.scheme import Kind
 
@@ -12,6 +13,7 @@ POD_TEMPLATE = Kind(
     kind="PodTemplate",
     plural="podtemplates",
     singular="podtemplate",
+    strategy=STRATEGY,
     merge_keys=mergekeys.POD_TEMPLATE,
     article_columns=ARTICLE_COLUMNS,
     columns=COLUMNS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import mergekeys
 from k8slite.api.kinds.replicationcontroller.columns import ARTICLE_COLUMNS, COLUMNS
+from k8slite.api.kinds.replicationcontroller.rules import STRATEGY, fields
 from k8slite.api.kinds.replicationcontroller.types import ReplicationController
 from k8slite.api.scheme import Kind
 
@@ -12,6 +13,8 @@ REPLICATION_CONTROLLER = Kind(
     kind="ReplicationController",
     plural="replicationcontrollers",
     singular="replicationcontroller",
+    strategy=STRATEGY,
+    fields=fields,
     short_names=("rc",),
     categories=("all",),
     stored_under="controllers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import mergekeys
 from k8slite.api.kinds.service.columns import ARTICLE_COLUMNS, COLUMNS
+from k8slite.api.kinds.service.rules import STRATEGY, fields
 from k8slite.api.kinds.service.types import Service
 from k8slite.api.scheme import Kind
 
@@ -12,6 +13,8 @@ SERVICE = Kind(
     kind="Service",
     plural="services",
     singular="service",
+    strategy=STRATEGY,
+    fields=fields,
     short_names=("svc", "se"),
     categories=("all",),
     stored_under="services/specs",
