@@ -1,0 +1,205 @@
+"""Doors: which peers a port answers, and as whom.
+
+- The plain port speaks HTTP without authentication; it answers loopback and the node's own
+  addresses, and whatever ``insecure_allow`` adds. A stranger gets one line and the end.
+- The secure port answers everybody who can say who he is.
+- The read-only port answers the node itself (the service proxy dials from there): reads only,
+  and no secrets.
+
+A browser is a peer on loopback that does strangers' bidding: the ports without authentication
+refuse requests of other origins, and Host names that a stranger's DNS could have made up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol, cast
+
+import structlog
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_server import Server
+
+from k8slite.api.errors import Forbidden, MethodNotAllowed
+from k8slite.api.kinds import SECRET
+from k8slite.api.paths import Target
+from k8slite.api.user import ANONYMOUS, User
+
+log = structlog.get_logger()
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Door(Protocol):
+    """The rule of one port."""
+
+    name: str
+
+    def welcomes(self, peer: str) -> bool:
+        """May this address speak here at all?"""
+        ...
+
+    def admit(self, request: BaseRequest, target: Target) -> User:
+        """Who asks. Raises Unauthorized, Forbidden, MethodNotAllowed."""
+        ...
+
+
+class Connection(RequestHandler):
+    """One client's connection: refused at once when its door does not welcome it.
+
+    ``streaming`` is the task of a request that goes on and on; it ends with the connection.
+    Other requests are finished even when the client is gone: a write is not left half decided.
+    """
+
+    __slots__ = ("door", "streaming", "user")
+
+    def __init__(self, manager: Server, *, door: Door, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.door = door
+        self.streaming: asyncio.Task[Any] | None = None
+        self.user: User | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = address_of(transport.get_extra_info("peername"))
+        if not self.door.welcomes(peer):
+            log.warning("stranger refused", door=self.door.name, peer=peer)
+            self._refuse(cast(asyncio.Transport, transport), peer)
+
+    def _refuse(self, transport: asyncio.Transport, peer: str) -> None:
+        line = (
+            f"{peer} is not welcome at the {self.door.name} port: it serves this host alone; use "
+            "the secure port, or start the server with --insecure-allow\n"
+        ).encode()
+        transport.write(
+            b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(line), line)
+        )
+        self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.streaming is not None:
+            self.streaming.cancel()
+            self.streaming = None
+
+
+def address_of(peername: Any) -> str:
+    """The address of a socket's peer; IPv4 that came over IPv6 as IPv4."""
+    address = str(peername[0]) if peername else ""
+    return address.removeprefix("::ffff:").partition("%")[0]
+
+
+def is_own(address: str) -> bool:
+    """Is ``address`` one of this host's? The kernel knows: only those can be bound."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if parsed.is_loopback:
+        return True
+    if parsed.is_unspecified or parsed.is_multicast:
+        return False
+    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EINVAL, errno.EACCES):
+                log.warning("address cannot be checked", address=address, error=str(error))
+            return False
+    return True
+
+
+class PlainDoor:
+    """HTTP without authentication, for the host itself and ``allow``."""
+
+    name = "insecure"
+
+    def __init__(self, allow: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+        """``allow``: CIDRs of further peers. Raises ValueError for what is none."""
+        self._allow: list[Network] = [ipaddress.ip_network(text, strict=False) for text in allow]
+        self._names = frozenset(name.lower() for name in names)
+        for network in self._allow:
+            log.warning(
+                "the insecure port serves a network without authentication",
+                network=str(network),
+                advice="everybody there is master of this cluster; prefer the secure port",
+            )
+
+    def welcomes(self, peer: str) -> bool:
+        if is_own(peer):
+            return True
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._allow)
+
+    def admit(self, request: BaseRequest, target: Target) -> User:
+        require_same_origin(request, self._names)
+        return ANONYMOUS
+
+
+class ReadOnlyDoor:
+    """Reads without secrets, for the host itself: the way behind the service kubernetes-ro."""
+
+    name = "read-only"
+
+    def welcomes(self, peer: str) -> bool:
+        return is_own(peer)
+
+    def admit(self, request: BaseRequest, target: Target) -> User:
+        require_same_origin(request, frozenset())
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{request.method} is not served at the read-only port")
+        if target.kind is SECRET:
+            raise Forbidden("secrets are not served at the read-only port")
+        if target.verb == "connect":
+            raise Forbidden(f"{target.subresource} is not served at the read-only port")
+        return ANONYMOUS
+
+
+def require_same_origin(request: BaseRequest, names: frozenset[str]) -> None:
+    """Refuse what a web page of somebody else made a browser send. Raises Forbidden."""
+    headers = request.headers
+    host = headers.get("Host", "")
+    if not _plausible_host(host) and _bare(host) not in names:
+        raise Forbidden(
+            f'the Host header "{host[:80]}" names no address of this server; use its address, '
+            "or the secure port"
+        )
+    origin = headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise Forbidden(f'requests of the origin "{origin[:80]}" are not served here')
+    if headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        raise Forbidden("requests of other sites are not served here")
+
+
+def _bare(host: str) -> str:
+    """A Host header without its port, in lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")
+
+
+@lru_cache(maxsize=512)
+def _plausible_host(host: str) -> bool:
+    """Addresses, and names that no public DNS can point here: those without a dot, and ours."""
+    bare = _bare(host)
+    if "." not in bare and ":" not in bare:
+        return True  # localhost, kubernetes, a container's name; "" of HTTP/1.0
+    if bare.endswith((".svc", ".svc.cluster.local", ".localhost", ".local", ".internal")):
+        return True
+    if bare in ("kubernetes.default", "kubernetes-ro.default"):
+        return True
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""The API server: its doors on their ports, and the tasks that keep them company."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_server import Server
+
+from k8slite.config import Settings
+from k8slite.kit.clock import Clock
+from k8slite.kit.tasks import forever
+from k8slite.roles.apiserver.dispatch import Components, Dispatcher, no_components
+from k8slite.roles.apiserver.doors import Connection, Door, PlainDoor
+from k8slite.roles.apiserver.registry import Registry
+from k8slite.roles.apiserver.writing import MAX_BODY
+from k8slite.store.cache import WatchCache
+
+log = structlog.get_logger()
+
+#: Seconds that an idle connection is kept, and that answers may take once the server ends.
+KEEP_ALIVE = 120.0
+GRACE = 3.0
+
+#: aiohttp's own log: what it has to say about malformed requests interests nobody.
+_quiet = logging.getLogger("k8slite.http")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+
+
+class PortInUse(RuntimeError):
+    """A port that the server should listen on is taken."""
+
+
+class _DoorServer(Server):
+    """aiohttp's server with connections that know their door."""
+
+    def __init__(self, dispatcher: Dispatcher, door: Door) -> None:
+        super().__init__(dispatcher.handle, request_factory=self._request)
+        self._door = door
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Any:
+        return BaseRequest(
+            message, payload, protocol, writer, task, self._loop, client_max_size=MAX_BODY
+        )
+
+    def __call__(self) -> Connection:
+        return Connection(
+            self,
+            door=self._door,
+            loop=self._loop,
+            keepalive_timeout=KEEP_ALIVE,
+            access_log=None,
+            logger=_quiet,
+            auto_decompress=False,
+            lingering_time=2.0,
+        )
+
+
+class ApiServer:
+    """Serves the registry. ``health`` maps names to functions that say what is wrong ("" when
+    nothing is); ``components`` gives the component statuses."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        cache: WatchCache,
+        clock: Clock,
+        *,
+        health: Mapping[str, Callable[[], str]] | None = None,
+        components: Components = no_components,
+    ) -> None:
+        self.settings = settings
+        self.dispatcher = Dispatcher(
+            settings, registry, cache, clock, health=health or {}, components=components
+        )
+        self._cache = cache
+        self._clock = clock
+        self.started = asyncio.Event()
+        #: Ports by door name, once started (a setting of 0 takes any free port).
+        self.ports: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Serve until cancelled; then end watches in good order and close every connection.
+
+        Raises PortInUse.
+        """
+        await self._cache.wait_ready()
+        self.dispatcher.open()
+        async with AsyncExitStack() as stack:
+            stack.callback(self.dispatcher.close)
+            for door, port, context in self._doors():
+                server = _DoorServer(self.dispatcher, door)
+                await stack.enter_async_context(self._listening(server, door, port, context))
+            self.started.set()
+            async with asyncio.TaskGroup() as group:
+                for name, coro in self.dispatcher.tasks():
+                    group.create_task(forever(name, coro), name=name)
+
+    def _doors(self) -> list[tuple[Door, int, ssl.SSLContext | None]]:
+        settings = self.settings
+        plain = PlainDoor(settings.insecure_allow, (settings.node_name,))
+        return [(plain, settings.port, None)]
+
+    @asynccontextmanager
+    async def _listening(
+        self, server: Server, door: Door, port: int, context: ssl.SSLContext | None
+    ) -> AsyncIterator[None]:
+        listener = await self._listen(server, door, port, context)
+        self.ports[door.name] = listener.sockets[0].getsockname()[1]
+        log.info("listening", role="apiserver", door=door.name, port=self.ports[door.name])
+        try:
+            yield
+        finally:
+            listener.close()
+            self.dispatcher.watches.end()
+            server.pre_shutdown()
+            await server.shutdown(GRACE)
+
+    async def _listen(
+        self, server: Server, door: Door, port: int, context: ssl.SSLContext | None
+    ) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {"ssl_handshake_timeout": 10.0} if context else {}
+        try:
+            return await loop.create_server(
+                server, "0.0.0.0", port, ssl=context, backlog=1024, reuse_address=True, **options
+            )
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            flag = {"insecure": "--port", "secure": "--secure-port"}.get(
+                door.name, "--read-only-port"
+            )
+            raise PortInUse(
+                f"port {port} (the {door.name} port of the API server) is in use: end the process "
+                f"that listens there (ss -ltnp sport = :{port}) or choose another with {flag}"
+            ) from error
