@@ -1,0 +1,109 @@
+"""Keeping the kernel's portal rules as desired: the one writer of netfilter in the process.
+
+Changes are gathered while a commit runs and go out together. Every few seconds it asks whether the
+rules are still there, which is cheap, and repairs what somebody else flushed; every minute, and
+after any failure, it compares all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from k8slite.kit.backoff import Backoff
+from k8slite.kit.clock import Clock
+from k8slite.netfilter.edge import Drifted, Edge, NetfilterError
+from k8slite.netfilter.rules import DesiredRules
+from k8slite.roles.proxy.counters import ProxyCounters
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at whether the rules are untouched, and between full comparisons.
+LOOK_EVERY = 2.0
+COMPARE_EVERY = 60.0
+
+_BACKOFF = Backoff(initial=0.5, maximum=15.0)
+
+
+class PortalKeeper:
+    """Converges the kernel to ``desired``. ``on_trouble(text)`` is called when rules could not be
+    written ("" once they can again); ``on_written()`` after every successful write."""
+
+    def __init__(
+        self,
+        desired: DesiredRules,
+        edge: Edge,
+        clock: Clock,
+        counters: ProxyCounters,
+        *,
+        on_trouble: Callable[[str], None],
+        on_written: Callable[[], None],
+        look_every: float = LOOK_EVERY,
+    ) -> None:
+        self.trouble = ""
+        self._desired = desired
+        self._edge = edge
+        self._clock = clock
+        self._counters = counters
+        self._on_trouble = on_trouble
+        self._on_written = on_written
+        self._look_every = look_every
+        self._dirty = asyncio.Event()
+        self._compared: float | None = None  # when everything was last compared
+        self._failures = 0
+
+    def changed(self) -> None:
+        """``desired`` changed: write soon."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._converge()
+            except NetfilterError as error:
+                self._compared = None
+                if not isinstance(error, Drifted):
+                    self._fail(str(error))
+                    await self._clock.sleep(_BACKOFF.delay(self._failures))
+                continue
+            if self._failures:
+                self._failures, self.trouble = 0, ""
+                self._on_trouble("")
+            try:
+                async with asyncio.timeout(self._look_every):
+                    await self._dirty.wait()
+            except TimeoutError:
+                pass
+
+    async def _converge(self) -> None:
+        self._dirty.clear()
+        now = self._clock.monotonic()
+        change = self._desired.take()
+        due = self._compared is None or now - self._compared >= COMPARE_EVERY
+        if not due and change:
+            await self._edge.change(change)
+            self._counters.rule_changes += 1
+        elif due or not await self._edge.intact():
+            mended = await self._edge.sync(self._desired.all())
+            if mended and self._compared is not None:
+                log.warning(
+                    "portal rules repaired",
+                    role="proxy",
+                    removed=len(mended.remove),
+                    added=len(mended.add),
+                )
+            self._counters.rule_syncs += 1
+            self._compared = now
+        else:
+            return
+        self._on_written()
+
+    def _fail(self, text: str) -> None:
+        self._counters.rule_failures += 1
+        self._failures += 1
+        if text != self.trouble:
+            log.error("portal rules not written", role="proxy", error=text)
+            self.trouble = text
+            self._on_trouble(text)

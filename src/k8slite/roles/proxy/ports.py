@@ -1,0 +1,81 @@
+"""What a service asks of the proxy: one frozen value for each of its ports. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from k8slite.api.kinds.endpoints.types import Endpoints
+from k8slite.api.kinds.service.types import Service
+from k8slite.decide.balancing import AFFINITY_SECONDS, Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PortalPort:
+    """One port of one service. ``name`` is ``namespace/service:portname``; ``affinity`` the
+    seconds that a client stays with its endpoint, or None."""
+
+    name: str
+    protocol: str  # tcp or udp
+    addresses: tuple[str, ...]
+    port: int
+    port_name: str
+    affinity: float | None
+
+
+def portal_ports(service: Service) -> tuple[PortalPort, ...]:
+    """The ports that the proxy opens for a service: none for a headless one (``None``), one
+    without an address yet, and for an ExternalName. Addresses other than IPv4 are left out."""
+    spec = service.spec
+    if spec.type == "ExternalName" or spec.cluster_ip in ("", "None"):
+        return ()
+    wanted = (
+        spec.cluster_ip,
+        *spec.external_ips,
+        *(entry.ip for entry in service.status.load_balancer.ingress),
+    )
+    addresses = tuple(dict.fromkeys(filter(_is_ipv4, wanted)))
+    if not addresses:
+        return ()
+    return tuple(
+        PortalPort(
+            name=f"{service.key}:{port.name}",
+            protocol=(port.protocol or "TCP").lower(),
+            addresses=addresses,
+            port=port.port,
+            port_name=port.name,
+            affinity=_affinity(service),
+        )
+        for port in spec.ports
+        if (port.protocol or "TCP") in ("TCP", "UDP")
+    )
+
+
+def endpoints_of(endpoints: Endpoints | None, port: PortalPort) -> tuple[Endpoint, ...]:
+    """The ready endpoints behind a port: those under the same port name and protocol."""
+    if endpoints is None:
+        return ()
+    return tuple(
+        Endpoint(address.ip, target.port)
+        for subset in endpoints.subsets
+        for target in subset.ports
+        if target.name == port.port_name and (target.protocol or "TCP").lower() == port.protocol
+        for address in subset.addresses
+        if _is_ipv4(address.ip)
+    )
+
+
+def _affinity(service: Service) -> float | None:
+    if service.spec.session_affinity != "ClientIP":
+        return None
+    config = service.spec.session_affinity_config
+    chosen = config.client_ip.timeout_seconds if config and config.client_ip else None
+    return float(chosen) if chosen else AFFINITY_SECONDS
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
