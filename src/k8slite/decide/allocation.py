@@ -44,16 +44,14 @@ def refuse_address(
     try:
         ip = IPv4Address(address)
     except AddressValueError:
-        return FieldError(path, f'Invalid value: "{address}": must be empty, "None" or an IP')
+        return FieldError(path, f'"{address}" is no IPv4 address; leave it empty, or "None"')
     if ip not in net or ip in (net.network_address, net.broadcast_address):
-        return FieldError(
-            path, f'Invalid value: "{address}": is not in the portal net {net} of this cluster'
-        )
+        return FieldError(path, f'"{address}" is no address of the portal net {net}')
     owner = RESERVED.get(int(ip) - int(net.network_address), service)
     if owner != service:
-        return FieldError(path, f'Invalid value: "{address}": is kept for service {owner}')
+        return FieldError(path, f'"{address}" is kept for service {owner}')
     if address in taken:
-        return FieldError(path, f'Invalid value: "{address}": provided IP is already allocated')
+        return FieldError(path, f'"{address}" is taken by another service')
     return None
 
 
@@ -76,11 +74,9 @@ def refuse_port(port: int, path: str, taken: Container[int]) -> FieldError | Non
     """Why a service may not have the node port ``port``; None when it may."""
     if port not in NODE_PORTS:
         lowest, highest = NODE_PORTS[0], NODE_PORTS[-1]
-        return FieldError(
-            path, f"Invalid value: {port}: provided port is not in the range {lowest}-{highest}"
-        )
+        return FieldError(path, f"{port} is not between {lowest} and {highest}")
     if port in taken:
-        return FieldError(path, f"Invalid value: {port}: provided port is already allocated")
+        return FieldError(path, f"{port} is taken by another service")
     return None
 
 

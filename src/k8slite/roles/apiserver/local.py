@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from k8slite.api import codec, patch, selectors
+from k8slite.api.errors import Expired
 from k8slite.api.kinds import NAMESPACE
 from k8slite.api.kinds.binding.types import Binding, ObjectReference
 from k8slite.api.meta import DeleteOptions, Object, ObjectMeta, Preconditions
 from k8slite.api.scheme import Kind
 from k8slite.api.user import SYSTEM, User
 from k8slite.client.base import Listing, WatchEvent
+from k8slite.kit.broadcast import Lagged
 from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.store.cache import Change, Entry
@@ -63,6 +65,8 @@ class LocalClient:
                     event = chosen.event(change)
                     if event is not None:
                         yield event
+        except Lagged:
+            raise Expired("the watch fell too far behind; list again") from None
         finally:
             stream.close()
 

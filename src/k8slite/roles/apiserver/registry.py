@@ -98,7 +98,7 @@ class Registry:
         obj = naming.placed(kind, obj, namespace)
         strategy = kind.strategy
         drawn = not obj.metadata.name
-        obj = naming.newborn(kind, strategy.prepare_create(strategy.default(obj)), self.clock)
+        obj = strategy.prepare_create(strategy.default(naming.newborn(kind, obj, self.clock)))
         request = Request(self, CREATE, kind, obj, None, user, dry_run=dry_run)
         self._admission.admit(request)
         _require_valid(kind, request.obj, strategy.validate(request.obj, None))

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 
 from k8slite.roles.apiserver.admission.always import AlwaysAdmit, AlwaysDeny
 from k8slite.roles.apiserver.admission.chain import Admission, Plugin
+from k8slite.roles.apiserver.admission.limits import LimitRanger
 from k8slite.roles.apiserver.admission.namespaces import (
     NamespaceAutoProvision,
     NamespaceExists,
     NamespaceLifecycle,
 )
+from k8slite.roles.apiserver.admission.quota import ResourceQuotas
 from k8slite.roles.apiserver.admission.request import Request
+from k8slite.roles.apiserver.admission.security import SecurityContextDeny
 from k8slite.store.cache import WatchCache
 
 
@@ -29,6 +32,9 @@ def chain(names: Sequence[str], cache: WatchCache) -> Admission:
         ),
         "NamespaceAutoProvision": lambda: NamespaceAutoProvision(cache),
         "NamespaceExists": lambda: NamespaceExists(cache),
+        "LimitRanger": lambda: LimitRanger(cache),
+        "ResourceQuota": lambda: ResourceQuotas(cache),
+        "SecurityContextDeny": SecurityContextDeny,
     }
     unknown = [name for name in names if name not in makers]
     if unknown:
