@@ -38,6 +38,15 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
+    async def wait(self, event: asyncio.Event, seconds: float | None = None) -> bool:
+        """Wait for ``event``, at most ``seconds``; whether it is set."""
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass
+        return event.is_set()
+
     def uid(self) -> str:
         """A random RFC 4122 version 4 id drawn from ``rng``."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
@@ -78,4 +87,7 @@ def parse_rfc3339(text: str) -> float:
 
     Raises ValueError when the text is no such time.
     """
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"no offset from UTC: {text!r}")
+    return time.timestamp()

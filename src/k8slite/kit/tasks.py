@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 
@@ -24,5 +23,7 @@ async def forever(name: str, coro: Coroutine[Any, Any, None]) -> None:
 async def stop(task: asyncio.Task[Any]) -> None:
     """Cancel ``task`` and wait for its end; its own failure is raised here."""
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    # Not "await task": its CancelledError could not be told from our caller's own.
+    await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error

@@ -135,3 +135,5 @@ class WorkQueue(Generic[K]):
                 self.forget(key)
             finally:
                 self.done(key)
+            # A converge that never waits must not keep the loop from everybody else.
+            await asyncio.sleep(0)

@@ -98,8 +98,4 @@ class LeaseDeadlines:
         if self._queue:
             until = max(0.0, self._queue[0][0] - self._clock.monotonic())
             delay = until if delay is None else min(delay, until)
-        try:
-            async with asyncio.timeout(delay):
-                await self._sooner.wait()
-        except TimeoutError:
-            pass
+        await self._clock.wait(self._sooner, delay)

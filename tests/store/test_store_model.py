@@ -1,0 +1,184 @@
+"""Any sequence of transactions leaves a store as it leaves a dict, and its history as a list."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from k8slite.kit.virtual import HandClock
+from k8slite.store.base import (
+    Check,
+    Compacted,
+    Create,
+    Delete,
+    KeyExists,
+    KeyValue,
+    Mismatch,
+    Op,
+    Put,
+    Store,
+    StoreEvent,
+    Update,
+)
+from k8slite.store.memory import MemoryStore
+from k8slite.store.sqlite import SqliteStore
+
+KEYS = st.sampled_from(["/a", "/b", "/b/c", "/d"])
+VALUES = st.binary(max_size=3)
+#: How far a compare is from the truth; mostly right, so that most transactions go through.
+MISSES = st.sampled_from([0, 0, 0, 0, 1, -1])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """``state`` and ``events`` are what the store should hold."""
+
+    durable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.TemporaryDirectory()
+        self.opened = AsyncExitStack()
+        self.state: dict[str, KeyValue] = {}
+        self.events: list[list[StoreEvent]] = []
+        self.compacted = 0
+
+    def make(self) -> Store:
+        return MemoryStore(HandClock())
+
+    @initialize()
+    def open(self) -> None:
+        self.store = self.runner.run(self.opened.enter_async_context(self.make()))
+        self.first = self.revision = self.runner.run(self.store.revision())
+
+    def teardown(self) -> None:
+        self.runner.run(self.opened.aclose())
+        self.runner.close()
+        self.directory.cleanup()
+
+    def at(self, key: str) -> int:
+        return self.state[key].mod_revision if key in self.state else 0
+
+    @rule(
+        wishes=st.lists(
+            st.tuples(st.sampled_from([Create, Update, Put, Delete, Check]), KEYS, VALUES, MISSES),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda wish: wish[1],
+        )
+    )
+    def transact(self, wishes: Sequence[tuple[type[Op], str, bytes, int]]) -> None:
+        ops: list[Op] = []
+        for kind, key, value, miss in wishes:
+            if kind is Create or kind is Put:
+                ops.append(kind(key, value))
+            elif kind is Update:
+                ops.append(Update(key, value, self.at(key) + miss))
+            else:
+                ops.append(kind(key, self.at(key) + miss))
+        try:
+            revision = self.runner.run(self.store.commit(ops))
+        except KeyExists as error:
+            assert error.key in self.state
+        except Mismatch as error:
+            assert error.actual == self.at(error.key)
+        else:
+            self.expect(ops, revision)
+
+    def expect(self, ops: Sequence[Op], revision: int) -> None:
+        events = []
+        for op in ops:
+            old = self.state.get(op.key)
+            if isinstance(op, Create):
+                assert old is None
+            elif isinstance(op, Update | Check | Delete):
+                assert self.at(op.key) == op.revision
+            if isinstance(op, Check):
+                continue
+            previous = None if old is None else old.value
+            created = revision if old is None else old.create_revision
+            if isinstance(op, Delete):
+                del self.state[op.key]
+                events.append(StoreEvent(op.key, revision, None, created, previous))
+            else:
+                self.state[op.key] = KeyValue(op.key, op.value, created, revision)
+                events.append(StoreEvent(op.key, revision, op.value, created, previous))
+        if events:
+            assert revision > self.revision
+            self.revision = revision
+            self.events.append(events)
+        assert revision == self.revision
+
+    @rule(prefix=st.sampled_from(["", "/", "/b", "/b/"]))
+    def scan(self, prefix: str) -> None:
+        snapshot = self.runner.run(self.store.scan(prefix))
+        assert snapshot.revision == self.revision
+        assert list(snapshot.items) == [
+            item for key, item in sorted(self.state.items()) if key.startswith(prefix)
+        ]
+
+    @rule(key=KEYS)
+    def get(self, key: str) -> None:
+        assert self.runner.run(self.store.get(key)) == self.state.get(key)
+
+    @rule(data=st.data())
+    def compact(self, data: st.DataObject) -> None:
+        revision = data.draw(st.integers(self.first, self.revision))
+        self.runner.run(self.store.compact(revision))
+        self.compacted = max(self.compacted, revision)
+
+    @rule(data=st.data(), prefix=st.sampled_from(["", "/b"]))
+    def watch(self, data: st.DataObject, prefix: str) -> None:
+        after = data.draw(st.integers(self.first, self.revision))
+        expected = [
+            event
+            for events in self.events
+            for event in events
+            if event.revision > after and event.key.startswith(prefix)
+        ]
+
+        async def read() -> list[StoreEvent]:
+            found: list[StoreEvent] = []
+            async with aclosing(self.store.watch(prefix, after)) as batches:
+                while len(found) < max(1, len(expected)):
+                    found += await anext(batches)
+            return found
+
+        if after < self.compacted:
+            with pytest.raises(Compacted):
+                self.runner.run(read())
+        elif expected:
+            assert self.runner.run(read()) == expected
+
+    @precondition(lambda self: self.durable)
+    @rule()
+    def reopen(self) -> None:
+        self.runner.run(self.opened.aclose())
+        self.store = self.runner.run(self.opened.enter_async_context(self.make()))
+        assert self.runner.run(self.store.revision()) == self.revision
+
+    @rule()
+    def count(self) -> None:
+        stats = self.runner.run(self.store.stats())
+        assert (stats.revision, stats.keys) == (self.revision, len(self.state))
+
+
+class SqliteMachine(StoreMachine):
+    durable = True
+
+    def make(self) -> Store:
+        return SqliteStore(Path(self.directory.name) / "store.db", HandClock())
+
+
+TestMemoryModel = StoreMachine.TestCase
+TestMemoryModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSqliteModel = SqliteMachine.TestCase
+TestSqliteModel.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
