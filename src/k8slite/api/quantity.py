@@ -121,8 +121,12 @@ def spell(number: Fraction | int, form: Form = Form.DECIMAL) -> str:
 
 def canonical(quantity: Text) -> str:
     """As Kubernetes writes it: ``0.5`` → ``500m``, ``2048Ki`` → ``2Mi``. Raises ValueError."""
-    number, form = _read(_written(quantity))
-    return spell(number, form)
+    return _canonical(_written(quantity))
+
+
+@lru_cache(maxsize=4096)
+def _canonical(text: str) -> str:
+    return spell(*_read(text))
 
 
 def add(left: Text, right: Text) -> str:
