@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -14,7 +23,7 @@ from k8slite.api.errors import ApiError, MethodNotAllowed, NotFound, not_found
 from k8slite.api.kinds import COMPONENT_STATUS
 from k8slite.api.kinds.componentstatus.types import ComponentStatus
 from k8slite.api.meta import ListMeta
-from k8slite.api.paths import CONNECT, PathParser, Target
+from k8slite.api.paths import CONNECT, PathParser, Query, Target
 from k8slite.api.user import User
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
@@ -23,8 +32,11 @@ from k8slite.roles.apiserver.answers import Ready, of_error, of_object
 from k8slite.roles.apiserver.forms import Form
 from k8slite.roles.apiserver.information import Information
 from k8slite.roles.apiserver.metrics import Metrics
+from k8slite.roles.apiserver.ongoing import Ongoing
+from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.reading import Reads
 from k8slite.roles.apiserver.registry import Registry
+from k8slite.roles.apiserver.streams import Streams
 from k8slite.roles.apiserver.watching import Watches
 from k8slite.roles.apiserver.writing import Call, Writes, read_body
 from k8slite.store.cache import WatchCache
@@ -50,6 +62,7 @@ class Dispatcher:
         registry: Registry,
         cache: WatchCache,
         clock: Clock,
+        pki: Pki,
         *,
         health: Mapping[str, Callable[[], str]],
         components: Components,
@@ -61,7 +74,9 @@ class Dispatcher:
         self._parser = PathParser(registry.scheme)
         self._reads = Reads(registry, cache, clock)
         self._writes = Writes(registry, cache, clock)
-        self.watches = Watches(cache, clock)
+        self.ongoing = Ongoing()
+        self.watches = Watches(cache, clock, self.ongoing)
+        self.streams = Streams(settings, registry, pki, clock, self.ongoing)
         self.metrics = Metrics(clock)
         self._information = Information(registry.scheme, self.metrics, health)
         self.metrics.gauge(
@@ -82,12 +97,15 @@ class Dispatcher:
             "deletecollection": self._writes.delete_collection,
         }
 
-    def open(self) -> None:
-        """Begin to follow the cache, which must be ready."""
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """While inside, requests can be answered. The cache must be ready."""
         self.watches.fanout.open(self._scheme)
-
-    def close(self) -> None:
-        self.watches.fanout.close()
+        try:
+            async with self.streams.opened():
+                yield
+        finally:
+            self.watches.fanout.close()
 
     def tasks(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
         yield "apiserver-bookmarks", self.watches.run()
@@ -99,7 +117,7 @@ class Dispatcher:
         verb = resource = ""
         answer: web.StreamResponse
         try:
-            target = self._parser.parse(request.method, request.raw_path)
+            target = self._target(request)
             verb, resource = target.verb, target.kind.plural if target.kind else ""
             user = request.protocol.door.admit(request, target)  # type: ignore[attr-defined]
             answer = await self._answer(request, target, user)
@@ -113,12 +131,21 @@ class Dispatcher:
         self.metrics.observe(verb, resource, answer.status, self._clock.monotonic() - started)
         return answer
 
+    def _target(self, request: BaseRequest) -> Target:
+        """Raises what the path is guilty of, but only to those whom the door admits."""
+        try:
+            return self._parser.parse(request.method, request.raw_path)
+        except ApiError:
+            nothing = Target(request.method, "/", Query())
+            request.protocol.door.admit(request, nothing)  # type: ignore[attr-defined]
+            raise
+
     async def _answer(self, request: BaseRequest, target: Target, user: User) -> web.StreamResponse:
         if target.kind is None:
             return await self._information.answer(request, target)
         _require_served(target)
         if target.verb == "connect":
-            return await self._connect(request, target, user)
+            return await self.streams.serve(request, target)
         headers = request.headers
         form = forms.negotiate(headers.get("Accept", ""), headers.get("User-Agent", ""), target)
         if target.of.virtual and target.verb != "create":
@@ -135,11 +162,6 @@ class Dispatcher:
         body = await read_body(request)
         call = Call(target, form, user, headers.get("Content-Type", ""), body)
         return await self._writers[target.verb](call)
-
-    async def _connect(
-        self, request: BaseRequest, target: Target, user: User
-    ) -> web.StreamResponse:
-        raise NotFound(f"the server could not find the requested resource {target.path}")
 
     async def _virtual(self, target: Target, form: Form) -> Ready:
         """Component statuses: asked when read."""

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import ipaddress
 import socket
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol, cast
@@ -31,6 +33,8 @@ from k8slite.api.paths import Target
 from k8slite.api.user import ANONYMOUS, User
 
 log = structlog.get_logger()
+
+_SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -114,6 +118,20 @@ def is_own(address: str) -> bool:
                 log.warning("address cannot be checked", address=address, error=str(error))
             return False
     return True
+
+
+def own_addresses() -> list[str]:
+    """The first IPv4 address of every network interface."""
+    found: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+            except OSError:
+                continue  # no IPv4 address there
+            found.append(socket.inet_ntoa(answer[20:24]))
+    return found
 
 
 class PlainDoor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,8 +18,16 @@ from aiohttp.web_server import Server
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
+from k8slite.roles.apiserver.auth import SecureDoor
 from k8slite.roles.apiserver.dispatch import Components, Dispatcher, no_components
-from k8slite.roles.apiserver.doors import Connection, Door, PlainDoor
+from k8slite.roles.apiserver.doors import (
+    Connection,
+    Door,
+    PlainDoor,
+    ReadOnlyDoor,
+    own_addresses,
+)
+from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.writing import MAX_BODY
 from k8slite.store.cache import WatchCache
@@ -75,12 +84,14 @@ class ApiServer:
         cache: WatchCache,
         clock: Clock,
         *,
+        pki: Pki | None = None,
         health: Mapping[str, Callable[[], str]] | None = None,
         components: Components = no_components,
     ) -> None:
         self.settings = settings
+        self.pki = pki or Pki(settings.data_dir, clock)
         self.dispatcher = Dispatcher(
-            settings, registry, cache, clock, health=health or {}, components=components
+            settings, registry, cache, clock, self.pki, health=health or {}, components=components
         )
         self._cache = cache
         self._clock = clock
@@ -94,12 +105,15 @@ class ApiServer:
         Raises PortInUse.
         """
         await self._cache.wait_ready()
-        self.dispatcher.open()
+        await asyncio.to_thread(self._prepare)
         async with AsyncExitStack() as stack:
-            stack.callback(self.dispatcher.close)
+            await stack.enter_async_context(self.dispatcher.opened())
             for door, port, context in self._doors():
                 server = _DoorServer(self.dispatcher, door)
                 await stack.enter_async_context(self._listening(server, door, port, context))
+            host = self.settings.node_ip or "127.0.0.1"
+            address = f"https://{host}:{self.ports['secure']}"
+            await asyncio.to_thread(self.pki.write_kubeconfig, address)
             self.started.set()
             async with asyncio.TaskGroup() as group:
                 for name, coro in self.dispatcher.tasks():
@@ -108,7 +122,18 @@ class ApiServer:
     def _doors(self) -> list[tuple[Door, int, ssl.SSLContext | None]]:
         settings = self.settings
         plain = PlainDoor(settings.insecure_allow, (settings.node_name,))
-        return [(plain, settings.port, None)]
+        return [
+            (plain, settings.port, None),
+            (SecureDoor(self.pki), settings.secure_port, self.pki.server_context()),
+            (ReadOnlyDoor(), settings.read_only_port, None),
+        ]
+
+    def _prepare(self) -> None:
+        """Certificates for every address that the secure port may be reached at."""
+        settings = self.settings
+        portal = ipaddress.ip_network(settings.portal_net, strict=False)
+        addresses = (settings.node_ip, str(portal[2]), *own_addresses())
+        self.pki.ensure([name for name in addresses if name], settings.node_name)
 
     @asynccontextmanager
     async def _listening(
@@ -121,7 +146,7 @@ class ApiServer:
             yield
         finally:
             listener.close()
-            self.dispatcher.watches.end()
+            self.dispatcher.ongoing.end()
             server.pre_shutdown()
             await server.shutdown(GRACE)
 

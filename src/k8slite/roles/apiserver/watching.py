@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from k8slite.api.paths import Target
 from k8slite.kit.clock import Clock
 from k8slite.roles.apiserver.fanout import Fanout, KindFanout, Watcher
 from k8slite.roles.apiserver.forms import Form, event
+from k8slite.roles.apiserver.ongoing import Ongoing
 from k8slite.roles.apiserver.selection import Selection
 from k8slite.store.cache import WatchCache
 from k8slite.store.entry import Entry
@@ -110,7 +111,7 @@ class Sink(Protocol):
 class Chunks(web.StreamResponse):
     """A chunked answer that bypasses aiohttp's per-write work; a ``Sink``."""
 
-    def __init__(self, request: BaseRequest) -> None:
+    def __init__(self, request: BaseRequest, content_type: str = "application/json") -> None:
         self._writer = request._payload_writer
         self._chunked = request.version >= (1, 1)
         transport = request.transport
@@ -119,8 +120,9 @@ class Chunks(web.StreamResponse):
         self._transport = transport
         framing = "Transfer-Encoding: chunked" if self._chunked else "Connection: close"
         transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            b"Cache-Control: no-cache, private\r\n%b\r\n\r\n" % framing.encode()
+            b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
+            b"Cache-Control: no-cache, private\r\n%b\r\n\r\n"
+            % (content_type.encode(), framing.encode())
         )
 
     @property
@@ -200,11 +202,11 @@ class Frames:
 class Watches:
     """Every watch of the server: opens them, keeps them company, ends them."""
 
-    def __init__(self, cache: WatchCache, clock: Clock) -> None:
+    def __init__(self, cache: WatchCache, clock: Clock, ongoing: Ongoing) -> None:
         self.fanout = Fanout(cache, clock)
         self._cache = cache
         self._clock = clock
-        self._scopes: set[asyncio.Timeout] = set()
+        self._ongoing = ongoing
         self.dropped = 0
 
     async def run(self) -> None:
@@ -213,22 +215,6 @@ class Watches:
             await self._clock.sleep(BOOKMARK_EVERY)
             self.fanout.bookmark()
 
-    def end(self) -> None:
-        """End every watch in good order: clients resume elsewhere or later."""
-        now = asyncio.get_running_loop().time()
-        for scope in self._scopes:
-            if not scope.expired():
-                scope.reschedule(now)
-
-    @contextmanager
-    def ending(self, scope: asyncio.Timeout) -> Iterator[None]:
-        """While inside, ``end`` makes ``scope`` expire."""
-        self._scopes.add(scope)
-        try:
-            yield
-        finally:
-            self._scopes.discard(scope)
-
     async def serve(self, request: BaseRequest, target: Target, form: Form) -> web.StreamResponse:
         """Answer one watch request. Raises ApiError before the first byte only."""
         options = WatchOptions.of(target)
@@ -236,12 +222,7 @@ class Watches:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._over_websocket(request, options, form)
         stream = Chunks(request)
-        watching: asyncio.Task[Any] | None = asyncio.current_task()
-        request.protocol.streaming = watching  # type: ignore[attr-defined]
-        try:
-            await self._watch(stream, options, form, _never)
-        finally:
-            request.protocol.streaming = None  # type: ignore[attr-defined]
+        await self._watch(request, stream, options, form, _never)
         return stream
 
     async def _over_websocket(
@@ -262,7 +243,7 @@ class Watches:
 
         sender = asyncio.create_task(frames.run(), name="watch-websocket")
         try:
-            await self._watch(frames, options, form, closed)
+            await self._watch(request, frames, options, form, closed)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS):
                     await frames.drain()
@@ -278,13 +259,13 @@ class Watches:
 
     async def _watch(
         self,
+        request: BaseRequest,
         sink: Sink,
         options: WatchOptions,
         form: Form,
         closed: Callable[[], Awaitable[None]],
     ) -> None:
         """The life of a watch, from the first byte to its timeout."""
-        loop = asyncio.get_running_loop()
         seconds = options.timeout or MIN_TIMEOUT * (1 + self._clock.rng.random())
         fanout = self.fanout.of(options.selection.kind)
         watcher: Watcher | None = None
@@ -299,11 +280,10 @@ class Watches:
             sink.drop()
 
         try:
-            async with asyncio.timeout_at(loop.time() + seconds) as scope:
-                with self.ending(scope):
-                    watcher = fanout.join(options.selection, form, sink.send, drop)
-                    await self._begin(sink, watcher, fanout, options, form)
-                    await closed()
+            async with self._ongoing.until(request, seconds):
+                watcher = fanout.join(options.selection, form, sink.send, drop)
+                await self._begin(sink, watcher, fanout, options, form)
+                await closed()
         except TimeoutError:
             if watcher is not None and watcher.live and options.bookmarks:
                 fanout.flush()
