@@ -11,6 +11,7 @@ import random
 import time
 import uuid
 from datetime import UTC, datetime
+from functools import lru_cache
 
 #: Kubernetes' alphabet for generated names: no vowels (no accidental words), no look-alikes.
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -79,7 +80,12 @@ class LoopClock(Clock):
 
 def rfc3339(seconds: float) -> str:
     """Unix seconds → ``2026-01-02T03:04:05Z``."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _rfc3339(int(seconds))
+
+
+@lru_cache(maxsize=256)  # thousands of objects are stamped within a second
+def _rfc3339(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_rfc3339(text: str) -> float:
