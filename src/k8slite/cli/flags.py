@@ -1,11 +1,10 @@
-"""The flags of ``k8slite agent`` and ``k8slite up``: words in, ``Settings`` out, and back."""
+"""The flags of ``k8slite agent`` and ``k8slite up``: words in, ``Settings`` out."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,23 +106,6 @@ def parse(
         warm_sandboxes=warm_sandboxes,
         log_level=log_level,
     )
-
-
-def words(settings: Settings) -> list[str]:
-    """The flags that ``parse`` turns into ``settings`` again; defaults are left out."""
-    line: list[str] = []
-    for field in fields(Settings):
-        value = getattr(settings, field.name)
-        if value == field.default or field.name in ("docker_network", "event_ttl"):
-            continue
-        flag = f"--{field.name.replace('_', '-')}"
-        if field.name == "admission_control":
-            line += [flag, ",".join(value)]
-        elif isinstance(value, tuple):
-            line += [word for item in value for word in (flag, item)]
-        else:
-            line += [flag, str(value)]
-    return line
 
 
 def command(run: Callable[[Settings], None]) -> Callable[..., None]:

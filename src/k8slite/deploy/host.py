@@ -11,6 +11,7 @@ import signal
 import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from k8slite.deploy import footprint
 from k8slite.kit.clock import Clock
@@ -33,6 +34,7 @@ class HostRecord:
     sysctls: dict[str, str] = field(default_factory=dict)
     had_docker0: bool = False
     agent_pid: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)  # what the agent was started with
     agent_started: str = ""  # the kernel's start time of the pid, so that no stranger is killed
 
     @classmethod

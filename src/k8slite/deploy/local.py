@@ -9,14 +9,65 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from k8slite.api.errors import ApiError, NotFound
+from k8slite.api.kinds import COMPONENT_STATUS, NODE
+from k8slite.client.base import Client
 from k8slite.config import Settings
+from k8slite.deploy import report
 from k8slite.deploy.host import Engine, HostError, HostRecord, end, spawn, start_time
 from k8slite.kit.clock import Clock
 
 Say = Callable[[str], None]
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON can hold them."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(settings).items()
+    }
+
+
+def recorded_settings(data_dir: Path) -> Settings:
+    """The settings that ``up`` ran with, from the record it left in ``data_dir``."""
+    record = HostRecord.load(Places(data_dir).record)
+    known = dict(record.settings) if record else {}
+    for field in fields(Settings):
+        if field.name in known and "Path" in str(field.type) and known[field.name] is not None:
+            known[field.name] = Path(known[field.name])
+        elif isinstance(known.get(field.name), list):
+            known[field.name] = tuple(known[field.name])
+    return Settings(**{**known, "data_dir": data_dir})
+
+
+def agent_words(settings: Settings) -> list[str]:
+    """The flags of ``k8slite agent`` that say ``settings``; defaults are left out."""
+    line: list[str] = []
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value == field.default or field.name in ("docker_network", "event_ttl"):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name == "admission_control":
+            line += [flag, ",".join(value)]
+        elif isinstance(value, tuple):
+            line += [word for item in value for word in (flag, item)]
+        else:
+            line += [flag, str(value)]
+    return line
+
+
+async def report_of(client: Client, settings: Settings, clock: Clock) -> str:
+    """The article's closing lines for the cluster as it stands."""
+    nodes = await client.list(NODE)
+    components = await client.list(COMPONENT_STATUS)
+    return report.closing(
+        nodes.items, components.items, settings.node_ip, settings.port, clock.now()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +93,30 @@ class Places:
         return self.data_dir / "admin.kubeconfig"
 
 
+#: How long a node may take to become Ready, in seconds.
+PATIENCE = 120.0
+
+
 class LocalCluster:
     """Brings the cluster of this machine up and down.
 
-    ``agent_flags`` are handed to ``k8slite agent`` as they are; ``uninstall`` removes from the
-    host what the agent declared there (containers, networks, chains) and returns what it removed;
-    ``ready`` waits until the node is Ready and reports progress through the callback it is given.
+    ``uninstall`` removes from the host what the agent declared there (containers, networks,
+    chains) and says what it removed; ``client`` is only needed to bring the cluster up.
     """
 
     def __init__(
         self,
         settings: Settings,
-        agent_flags: list[str],
         clock: Clock,
         say: Say,
         *,
-        ready: Callable[[Say], Awaitable[None]],
+        client: Client | None,
         uninstall: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self._settings = settings
-        self._flags = agent_flags
         self._clock = clock
         self._say = say
-        self._ready = ready
+        self._client = client
         self._uninstall = uninstall
         self.places = Places(settings.data_dir)
         self._engine = Engine(settings.docker_host, clock)
@@ -80,25 +132,45 @@ class LocalCluster:
         if record.agent_pid and start_time(record.agent_pid) == record.agent_started:
             self._say(f"... agent runs already (pid {record.agent_pid})")
         else:
-            words = [sys.executable, "-m", "k8slite", "agent", *self._flags]
+            record.settings = plain(self._settings)
+            words = [sys.executable, "-m", "k8slite", "agent", *agent_words(self._settings)]
             record.agent_pid = spawn(words, self.places.agent_log)
             record.agent_started = start_time(record.agent_pid)
             record.save(self.places.record)
             self._say(f"... agent started (pid {record.agent_pid}, log {self.places.agent_log})")
-        await self._ready(self._alive(record))
+        await self._until_ready(record)
 
-    def _alive(self, record: HostRecord) -> Say:
-        """A ``say`` for those who wait: it also notices when the agent is dead."""
+    async def _until_ready(self, record: HostRecord) -> None:
+        """Wait for the API, then for the node. Raises HostError when the agent ends or idles."""
+        assert self._client is not None
+        name = self._settings.node_name
+        began = self._clock.monotonic()
+        said = ""
+        while True:
+            self._must_live(record)
+            try:
+                node = await self._client.get(NODE, name)
+                if report.node_is_ready(node):
+                    break
+                stage = f"waiting for node {name} to be Ready"
+            except NotFound:
+                stage = f"waiting for node {name} to register"
+            except ApiError:
+                stage = "waiting for the API"
+            if stage != said:
+                self._say(f"... {stage}")
+                said = stage
+            if self._clock.monotonic() - began > PATIENCE:
+                raise HostError(f"gave up {stage} after {PATIENCE:.0f} s: {self.places.agent_log}")
+            await self._clock.sleep(0.05)
+        self._say(f"... node {name} is Ready ({self._clock.monotonic() - began:.1f} s)")
 
-        def say(line: str) -> None:
-            if start_time(record.agent_pid) != record.agent_started:
-                text = self.places.agent_log.read_text(errors="replace").strip()
-                last = text.splitlines()[-1] if text else "it left no word"
-                raise HostError(f"the agent ended: {last} (log: {self.places.agent_log})")
-            if line:
-                self._say(line)
-
-        return say
+    def _must_live(self, record: HostRecord) -> None:
+        if start_time(record.agent_pid) == record.agent_started:
+            return
+        text = self.places.agent_log.read_text(errors="replace").strip()
+        last = text.splitlines()[-1] if text else "it left no word"
+        raise HostError(f"the agent ended: {last} (log: {self.places.agent_log})")
 
     async def _docker_up(self, record: HostRecord) -> None:
         version = await self._engine.answers()

@@ -1,0 +1,277 @@
+"""The composition root: settings in, one process with its roles out.
+
+The only place that knows every room. One TaskGroup owns all roles; the first that fails ends the
+rest. Stopping leaves containers and portal rules where they are, for a crash is an ordinary start:
+the next agent adopts them. ``uninstall`` is what takes them away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import structlog
+
+from k8slite import log as logs
+from k8slite.api.kinds import SCHEME
+from k8slite.client.events import EventRecorder
+from k8slite.client.informer import CacheInformers
+from k8slite.config import Settings
+from k8slite.kit.clock import Clock
+from k8slite.kit.tasks import forever
+from k8slite.netfilter.choice import choose_edge
+from k8slite.roles.apiserver import admission
+from k8slite.roles.apiserver.bootstrap import MASTER_GRACE, Bootstrap
+from k8slite.roles.apiserver.components import Components
+from k8slite.roles.apiserver.leases import Holders
+from k8slite.roles.apiserver.local import LocalClient
+from k8slite.roles.apiserver.pki import Pki, PkiError
+from k8slite.roles.apiserver.registry import Registry
+from k8slite.roles.apiserver.server import ApiServer, PortInUse
+from k8slite.roles.controllers import Controllers
+from k8slite.roles.proxy import Proxy
+from k8slite.roles.scheduler import Scheduler
+from k8slite.store.base import Store, StoreCorrupt, StoreUnavailable
+from k8slite.store.cache import WatchCache
+
+log = structlog.get_logger()
+
+
+class BadSettings(ValueError):
+    """A flag that cannot be honoured; the message names it and says what would do."""
+
+
+def own_address() -> str:
+    """The address of the default route's interface. Raises BadSettings when there is none.
+
+    Connecting a datagram socket sends nothing: it only asks the routing table.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.255", 9))
+        except OSError:
+            raise BadSettings("no default route to learn an address from: give --node-ip") from None
+        return str(probe.getsockname()[0])
+
+
+def resolve(settings: Settings) -> Settings:
+    """Fill in what depends on the machine, and refuse what cannot work. Raises BadSettings."""
+    if settings.roles not in ("a", "i", "ai"):
+        raise BadSettings(f"--roles {settings.roles}: a (control plane), i (node) or ai (both)")
+    if settings.roles == "i":
+        raise BadSettings("--roles i: a node alone needs a master to join; use ai on one machine")
+    nets = []
+    for flag, text in (("portal", settings.portal_net), ("flannel", settings.flannel_net)):
+        try:
+            nets.append(ipaddress.IPv4Network(text))
+        except ValueError as error:
+            raise BadSettings(f"--{flag}-net {text}: {error}") from None
+    if nets[0].overlaps(nets[1]):
+        raise BadSettings(f"--portal-net {nets[0]} overlaps --flannel-net {nets[1]}")
+    if nets[0].prefixlen > 29:
+        raise BadSettings(f"--portal-net {nets[0]}: too small, /29 or wider")
+    address = settings.node_ip or own_address()
+    if ipaddress.ip_address(address).is_loopback:
+        raise BadSettings(f"--node-ip {address}: pods and portals cannot reach loopback")
+    return replace(settings, node_ip=address, node_name=settings.node_name or address)
+
+
+def open_store(settings: Settings, clock: Clock) -> Store:
+    if settings.store == "memory":
+        from k8slite.store.memory import MemoryStore
+
+        return MemoryStore(clock)
+    if settings.store == "sqlite":
+        from k8slite.store.sqlite import SqliteStore
+
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        return SqliteStore(settings.data_dir / "store.db", clock)
+    raise BadSettings(f"--store {settings.store}: sqlite or memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What every role of this process shares."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    cache: WatchCache
+    registry: Registry
+    client: LocalClient
+    informers: CacheInformers
+    nodes: Holders
+    pki: Pki
+    tasks: asyncio.TaskGroup
+
+    def start(self, name: str, run: Callable[[], object]) -> None:
+        """Run a coroutine function until the process ends; its end by itself is a fault."""
+        self.tasks.create_task(forever(name, run()), name=name)  # type: ignore[arg-type]
+
+    def recorder(self, component: str) -> EventRecorder:
+        recorder = EventRecorder(self.client, self.clock, component, self.settings.node_name)
+        self.start(f"events-{component}", recorder.run)
+        return recorder
+
+
+@asynccontextmanager
+async def around(settings: Settings, clock: Clock) -> AsyncIterator[Around]:
+    """Store, watch cache, registry and clients; entered when the cache holds everything."""
+    async with open_store(settings, clock) as store, asyncio.TaskGroup() as tasks:
+        cache = WatchCache(store, SCHEME, clock)
+        nodes = Holders(store, cache, "nodes", settings.node_grace)
+        chosen = admission.chain(settings.admission_control, cache)
+        registry = Registry(store, cache, SCHEME, clock, settings, chosen)
+        shared = Around(
+            settings=settings,
+            clock=clock,
+            store=store,
+            cache=cache,
+            registry=registry,
+            client=LocalClient(registry, nodes),
+            informers=CacheInformers(cache),
+            nodes=nodes,
+            pki=Pki(settings.data_dir, clock),
+            tasks=tasks,
+        )
+        shared.start("watch-cache", cache.run)
+        await cache.wait_ready()
+        yield shared
+
+
+def start_control_plane(shared: Around) -> ApiServer:
+    """Role a: API server, bootstrap, scheduler, controllers."""
+    settings, clock = shared.settings, shared.clock
+    scheduler = Scheduler(
+        shared.client, shared.informers, shared.recorder("scheduler"), clock, settings
+    )
+    controllers = Controllers(
+        shared.client, shared.informers, shared.recorder("controller-manager"), clock, settings,
+        shared.nodes,
+    )  # fmt: skip
+
+    async def store_health() -> str:
+        return f'{{"store":"{settings.store}","revision":{await shared.store.revision()}}}'
+
+    async def controllers_health() -> str:
+        return _ok(controllers.healthy(), "a controller is not running")
+
+    async def scheduler_health() -> str:
+        return _ok(scheduler.healthy(), "the scheduler is not running")
+
+    masters = Holders(shared.store, shared.cache, "masters", MASTER_GRACE)
+    server = ApiServer(
+        settings, shared.registry, shared.cache, clock,
+        pki=shared.pki,
+        components=Components(
+            {
+                "etcd-0": store_health,
+                "controller-manager": controllers_health,
+                "scheduler": scheduler_health,
+            }
+        ),
+    )  # fmt: skip
+    bootstrap = Bootstrap(shared.registry, masters, settings, clock)
+    shared.start("apiserver", server.run)
+    shared.start("bootstrap", bootstrap.run)
+    shared.start("scheduler", scheduler.run)
+    shared.start("controllers", controllers.run)
+    return server
+
+
+def _ok(well: bool, otherwise: str) -> str:
+    if not well:
+        raise RuntimeError(otherwise)
+    return "ok"
+
+
+def start_node(shared: Around) -> None:
+    """Role i: kubelet and service proxy."""
+    from k8slite.roles.kubelet import Kubelet
+    from k8slite.roles.kubelet.docker import DockerRuntime
+
+    settings, clock = shared.settings, shared.clock
+    runtime = DockerRuntime(settings, clock)
+    kubelet = Kubelet(
+        settings, shared.client, shared.informers, shared.recorder("kubelet"), clock, runtime,
+        shared.pki,
+    )  # fmt: skip
+    proxy = Proxy(
+        settings, shared.informers, shared.recorder("kube-proxy"), clock, choose_edge(clock)
+    )
+    shared.start("kubelet", kubelet.run)
+    shared.start("proxy", proxy.run)
+
+
+async def run(settings: Settings, clock: Clock) -> None:
+    """Run this host's roles until cancelled."""
+    async with around(settings, clock) as shared:
+        server = start_control_plane(shared)
+        await server.started.wait()
+        if "i" in settings.roles:
+            start_node(shared)
+        log.info("started", role=settings.roles, node=settings.node_name)
+
+
+async def uninstall(settings: Settings) -> list[str]:
+    """Remove what an agent with these settings declared on the host; says what was removed."""
+    from k8slite.roles.kubelet.docker import DockerRuntime
+
+    clock = Clock()
+    removed: list[str] = await DockerRuntime(settings, clock).uninstall()
+    edge = choose_edge(clock)
+    await edge.remove()
+    await edge.close()
+    return [*removed, "chains KUBE-PORTALS-CONTAINER and KUBE-PORTALS-HOST"]
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first, out of however many groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _until_told(settings: Settings) -> None:
+    """Run, and end in good order on SIGTERM or SIGINT."""
+    task = asyncio.current_task()
+    assert task is not None
+    stopping = asyncio.Event()
+
+    def stop(number: int) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        stopping.set()
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await run(settings, Clock())
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
+
+
+#: What may stand in the way of a start; the message is for whoever typed the command.
+EXPECTED = (StoreCorrupt, StoreUnavailable, PortInUse, PkiError, PermissionError, BadSettings)
+
+
+def main(settings: Settings) -> int:
+    """Run until told to stop; the exit code. What stands in the way of a start is one line."""
+    try:
+        logs.configure(settings.log_level)
+        asyncio.run(_until_told(resolve(settings)))
+    except (BaseExceptionGroup, ValueError, *EXPECTED) as error:
+        first = _first(error)
+        if not isinstance(first, (ValueError, *EXPECTED)):
+            raise
+        print(f"k8slite: {first}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0

@@ -1,0 +1,74 @@
+"""``k8slite up`` and ``k8slite down``: a cluster of this machine alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from k8slite.config import Settings
+
+
+def _fail(error: Exception) -> typer.Exit:
+    typer.echo(f"k8slite: {error}", err=True)
+    return typer.Exit(1)
+
+
+def up(settings: Settings) -> None:
+    """Bring up a cluster on this machine and wait until its node is Ready."""
+    from k8slite.agent import resolve, uninstall
+    from k8slite.api.errors import ApiError
+    from k8slite.client.http import HttpClient
+    from k8slite.deploy import report
+    from k8slite.deploy.host import HostError
+    from k8slite.deploy.local import LocalCluster, report_of
+    from k8slite.kit.clock import Clock
+
+    async def run() -> None:
+        clock = Clock()
+        whole = resolve(settings)
+        server = f"http://127.0.0.1:{whole.port}"
+        async with HttpClient(server) as client:
+            cluster = LocalCluster(
+                whole, clock, typer.echo, client=client, uninstall=lambda: uninstall(whole)
+            )
+            await cluster.up()
+            typer.echo(await report_of(client, whole, clock), nl=False)
+            typer.echo(
+                report.next_steps(whole.node_ip, whole.port, str(cluster.places.kubeconfig)),
+                nl=False,
+            )
+
+    try:
+        asyncio.run(run())
+    except (HostError, ApiError) as error:
+        raise _fail(error) from None
+
+
+def down(
+    data_dir: Annotated[Path, typer.Option(help="The cluster's data folder.")] = Path(
+        "/var/lib/k8slite"
+    ),
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Keep store, certificates and logs.")
+    ] = False,
+) -> None:
+    """Stop the cluster of this machine and leave the host as it was found."""
+    from k8slite.agent import uninstall
+    from k8slite.deploy.host import HostError
+    from k8slite.deploy.local import LocalCluster, recorded_settings
+    from k8slite.kit.clock import Clock
+
+    async def run() -> None:
+        settings = recorded_settings(data_dir)
+        cluster = LocalCluster(
+            settings, Clock(), typer.echo, client=None, uninstall=lambda: uninstall(settings)
+        )
+        await cluster.down(keep_data=keep_data)
+
+    try:
+        asyncio.run(run())
+    except HostError as error:
+        raise _fail(error) from None
