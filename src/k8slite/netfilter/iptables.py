@@ -83,12 +83,18 @@ class LegacyEdge:
         await self._thread.run(self._remove)
 
     async def close(self) -> None:
+        await self._thread.run(self._shut)
         self._thread.close()
 
     def _open(self) -> _Nat:
         if self._nat is None:
             self._nat = _Nat()
         return self._nat
+
+    def _shut(self) -> None:
+        if self._nat is not None:
+            self._nat.close()
+            self._nat = None
 
     def _sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
         nat = self._open()
@@ -155,11 +161,18 @@ class _Nat:
         self._libc = ctypes.CDLL(None, use_errno=True)
         try:
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-            self._table = iptc.Table(iptc.Table.NAT, autocommit=False)
         except PermissionError as error:
             raise NotPermitted("changing iptables needs root or CAP_NET_ADMIN") from error
+        try:
+            self._table = iptc.Table(iptc.Table.NAT, autocommit=False)
+            self._table.refresh()  # python-iptables keeps one object a table for ever
         except iptc.IPTCError as error:
+            self._socket.close()
             raise _explained(error) from error
+
+    def close(self) -> None:
+        self._socket.close()
+        self._table.close()
 
     def info(self) -> bytes:
         """What identifies the table's state without reading it: its hooks, number of rules and
@@ -192,7 +205,10 @@ class _Nat:
         if fresh:
             self._table.create_chain(chain)
         known = {_essence(self._entry(rule)): rule for rule in desired}
-        present = [known.get(_essence(entry)) for entry in self._entries(chain)]
+        present = [
+            known.get(_essence(entry)) or self._decoded(chain, entry)
+            for entry in self._entries(chain)
+        ]
         change = difference(desired, (rule for rule in present if rule is not None))
         foreign = present.count(None)
         if foreign or len(change.remove) > _PIECEMEAL:
@@ -223,11 +239,12 @@ class _Nat:
         changed = False
         for chain, builtin in JUMPS.items():
             present = self._jumps(builtin, chain)
-            if present == 0:
-                self._chain(builtin).insert_rule(self._jump_rule(chain), 0)
-            for _ in range(1, present):
+            if present == 1:
+                continue
+            for _ in range(present):
                 self._chain(builtin).delete_rule(self._jump_rule(chain))
-            changed |= present != 1
+            self._chain(builtin).insert_rule(self._jump_rule(chain), 0)
+            changed = True
         return changed
 
     def clear(self) -> bool:
@@ -271,10 +288,21 @@ class _Nat:
 
     def _entry(self, rule: Rule) -> bytes:
         """The rule as the kernel takes it (struct ipt_entry, its matches and its target)."""
-        shape = (rule.chain, rule.protocol)
+        return self._template(rule.chain, rule.protocol).fill(rule)
+
+    def _decoded(self, chain: str, entry: bytes) -> Rule | None:
+        """The inverse of ``_entry``; None when it is no rule of our form."""
+        for protocol in ("tcp", "udp"):
+            rule = self._template(chain, protocol).read(entry)
+            if rule is not None:
+                return rule
+        return None
+
+    def _template(self, chain: str, protocol: str) -> _Template:
+        shape = (chain, protocol)
         if shape not in self._templates:
-            self._templates[shape] = _Template(self._iptc, *shape)
-        return self._templates[shape].fill(rule)
+            self._templates[shape] = _Template(self._iptc, chain, protocol)
+        return self._templates[shape]
 
 
 class _Template:
@@ -284,6 +312,8 @@ class _Template:
     _TO_ADDRESS, _TO_PORT = "5.6.7.8", 0x6B6B
 
     def __init__(self, iptc: Any, chain: str, protocol: str) -> None:
+        self._chain = chain
+        self._protocol = protocol
         rule = iptc.Rule()
         rule.protocol = protocol
         rule.dst = f"{self._ADDRESS}/32"
@@ -321,6 +351,25 @@ class _Template:
         comment = rule.comment.encode()[: COMMENT_BYTES - 1].ljust(COMMENT_BYTES, b"\0")
         entry[start : start + COMMENT_BYTES] = comment
         return bytes(entry)
+
+    def read(self, entry: bytes) -> Rule | None:
+        """The rule that fills the template to ``entry``, or None."""
+        if len(entry) != len(self._entry):
+            return None
+        start = self._comment[0].start
+        comment = entry[start : start + COMMENT_BYTES].split(b"\0", 1)[0]
+        to = str(int.from_bytes(entry[self._to_port[0]], "big"))
+        if self._to_address:
+            to = f"{socket.inet_ntoa(entry[self._to_address[0]])}:{to}"
+        rule = Rule(
+            self._chain,
+            socket.inet_ntoa(entry[self._address[0]]),
+            self._protocol,
+            comment.decode(errors="replace"),
+            struct.unpack("=H", entry[self._port[0]])[0],
+            to,
+        )
+        return rule if _essence(self.fill(rule)) == _essence(entry) else None
 
     @staticmethod
     def _put(entry: bytearray, places: list[slice], value: bytes) -> None:

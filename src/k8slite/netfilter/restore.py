@@ -167,9 +167,9 @@ class _Listing:
         edits: list[str] = []
         for chain, builtin in JUMPS.items():
             count = self.jumps(chain)
-            if count == 0:
+            if count != 1:
+                edits += [f"-D {builtin} -j {chain}"] * count
                 edits.append(f"-I {builtin} 1 -j {chain}")
-            edits += [f"-D {builtin} -j {chain}"] * (count - 1)
         return edits
 
 
