@@ -15,6 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ from k8slite.api.kinds import SCHEME
 from k8slite.api.meta import Object
 from k8slite.api.scheme import Kind, Raw
 from k8slite.api.struct import Struct
+from k8slite.api.validation import shown
 
 T = TypeVar("T", bound=Object)
 S = TypeVar("S", bound=Struct)
@@ -151,6 +153,8 @@ def decode_struct(
     raw, duplicates = read_body(body, content_type)
     if type(raw) is not dict:
         raise BadRequest(f"expected an object, got {_noun(raw)}")
+    if raw.get("apiVersion") == v1beta3.VERSION:
+        raw = fields.folded_names(struct, raw)
     warnings = [f'duplicate field "{path}"' for path in duplicates]
     return _convert(raw, struct, warnings, strict), warnings
 
@@ -178,14 +182,14 @@ def _opened(document: Any) -> Iterator[Raw]:
     if not isinstance(name, str) or not name:
         raise BadRequest("the document does not say its kind")
     if not isinstance(document.get("apiVersion"), str):
-        raise BadRequest(f"the {name} does not say its apiVersion")
+        raise BadRequest(f"the {shown(name)[1:-1]} does not say its apiVersion")
     items = document.get("items")
     if not name.endswith("List") or not isinstance(items, list):
         yield document
         return
     for item in items:
         if type(item) is not dict:
-            raise BadRequest(f"expected an object in the {name}, got {_noun(item)}")
+            raise BadRequest(f"expected an object in the {shown(name)[1:-1]}, got {_noun(item)}")
         head = {"apiVersion": document["apiVersion"], "kind": name.removesuffix("List")}
         yield from _opened({**head, **item} if name != "List" else item)
 
@@ -200,7 +204,9 @@ def read_body(body: bytes, content_type: str) -> tuple[Any, list[str]]:
         return _read_json(body)
     if media in _YAML:
         return _read_yaml(body)
-    raise UnsupportedMediaType(f"the body is {media}; send application/json or application/yaml")
+    raise UnsupportedMediaType(
+        f"the body is {media[:100]}; send application/json or application/yaml"
+    )
 
 
 _plain = msgspec.json.Decoder()
@@ -229,8 +235,8 @@ def _read_json(body: bytes) -> tuple[Any, list[str]]:
         if len(msgspec.json.format(body, indent=-1)) == len(_encoder.encode(raw)):
             return raw, []
         return raw, _duplicates(body)
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the body is not UTF-8: byte {error.start} fits nothing") from None
+    except UnicodeDecodeError:
+        raise yamldoc.not_utf8(body) from None
     except RecursionError:
         raise BadRequest("the document nests too deeply") from None
     except msgspec.DecodeError as error:
@@ -280,14 +286,15 @@ def _duplicates(body: bytes) -> list[str]:
     def walk(value: Any, path: str) -> Iterator[str]:
         if isinstance(value, _Twice):
             for key in value.twice:
-                yield f"{path}.{key}".lstrip(".")
+                yield f"{path}.{shown(key)[1:-1]}".lstrip(".")
             for key, item in value.items():
                 yield from walk(item, f"{path}.{key}")
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 yield from walk(item, f"{path}[{index}]")
 
-    return list(walk(json.loads(body, object_pairs_hook=collect), ""))
+    found = walk(json.loads(body, object_pairs_hook=collect), "")
+    return list(islice(found, fields.MAX_NAMED))
 
 
 def _version(raw: Raw, door: str | None) -> str:
@@ -299,7 +306,9 @@ def _version(raw: Raw, door: str | None) -> str:
             raise BadRequest("the document does not say its apiVersion; known are v1 and v1beta3")
         return door
     if door is not None and version != door:
-        raise BadRequest(f'the document says apiVersion "{version}", this address takes "{door}"')
+        raise BadRequest(
+            f'the document says apiVersion {shown(version)}, this address takes "{door}"'
+        )
     return version
 
 
@@ -317,13 +326,13 @@ def _kind(raw: Raw, door: Kind[T] | None, version: str) -> Kind[T]:
     if found is None or not served:
         raise BadRequest(_unknown_kind(name or (door.kind if door else ""), version))
     if door is not None and found is not door:
-        raise BadRequest(f'the document is of kind "{name}", this address takes "{door.kind}"')
+        raise BadRequest(f'the document is of kind {shown(name)}, this address takes "{door.kind}"')
     return found
 
 
 def _unknown_kind(name: str, version: str) -> str:
     versions = sorted({kind.api_version for kind in SCHEME} | {v1beta3.VERSION})
-    said = f'no kind "{name}" is registered for version "{version}"'
+    said = f"no kind {shown(name)} is registered for version {shown(version)}"
     if version not in versions:
         return f"{said}; known versions are {', '.join(versions)}"
     kinds = (kind.kind for kind in SCHEME if version in (kind.api_version, v1beta3.VERSION))

@@ -18,9 +18,15 @@ from typing import Any
 import msgspec
 
 from k8slite.api.struct import Struct
+from k8slite.api.validation import shown
 
 #: A hook for one field: ``hook(value, path, found)`` notes what is wrong with the value.
 Hook = Callable[[Any, str, "Findings"], None]
+
+#: How many unknown fields of one document are named.
+MAX_NAMED = 100
+#: How many objects a list of a document may hold.
+MAX_OBJECTS = 10_000
 
 _INT64 = 1 << 63
 _TIME = re.compile(
@@ -57,7 +63,8 @@ class Fields:
             try:
                 hook = hooks[name]
             except KeyError:
-                found.unknown.append(f"{path}{name}")
+                if len(found.unknown) < MAX_NAMED:
+                    found.unknown.append(f"{path}{shown(name)[1:-1]}")
                 continue
             if hook is not None:
                 hook(value, f"{path}{name}", found)
@@ -105,6 +112,10 @@ def _struct_hook(struct: type[Struct]) -> Hook:
 def _each_hook(struct: type[Struct]) -> Hook:
     def look(value: Any, path: str, found: Findings) -> None:
         if type(value) is list:
+            if len(value) > MAX_OBJECTS:
+                said = f"{path}: {len(value)} objects; a list may hold {MAX_OBJECTS}"
+                found.wrong.append(said)
+                return
             inspect = fields_of(struct).inspect
             for index, item in enumerate(value):
                 inspect(item, f"{path}[{index}].", found)
@@ -126,7 +137,8 @@ _UNIONS = (typing.Union, types.UnionType)
 
 def _look_at_time(value: Any, path: str, found: Findings) -> None:
     if type(value) is str and value and not _TIME.fullmatch(value):
-        found.wrong.append(f'{path}: expected a time like 2026-01-02T03:04:05Z, got "{value[:60]}"')
+        said = f"expected a time like 2026-01-02T03:04:05Z, got {shown(value)}"
+        found.wrong.append(f"{path}: {said}")
 
 
 def _look_at_integer(value: Any, path: str, found: Findings) -> None:
@@ -215,7 +227,7 @@ def _place(place: str, raw: Any, got: type | None) -> Iterator[str]:
         if step == "[...]" and isinstance(raw, dict):
             key = next((key for key, value in raw.items() if type(value) is got), "...")
             raw = raw.get(key)
-            yield f"[{key}]"
+            yield f"[{shown(key)[1:-1]}]"
             continue
         if step.startswith("."):
             raw = raw.get(step[1:]) if isinstance(raw, dict) else None

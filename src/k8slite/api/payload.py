@@ -28,7 +28,7 @@ def sized(fields: Mapping[str, Data], *, coded: tuple[str, ...]) -> Errors:
     for field, data in fields.items():
         for key, value in (data or {}).items():
             if problem := check.data_key(key):
-                yield FieldError(f"{field}[{key[:100]}]", f"{check.shown(key)} {problem}")
+                yield FieldError(check.at(field, key), f"{check.shown(key)} {problem}")
             if field not in coded:
                 size += len(value.encode())
                 continue
@@ -36,7 +36,7 @@ def sized(fields: Mapping[str, Data], *, coded: tuple[str, ...]) -> Errors:
                 size += len(base64.b64decode(value, validate=True))
             except (binascii.Error, ValueError):
                 # What is nearly base64 is nearly a secret: it is not shown.
-                yield FieldError(f"{field}[{key[:100]}]", "the value is not base64")
+                yield FieldError(check.at(field, key), "the value is not base64")
     if size > check.MAX_DATA:
         where = " and ".join(fields)
         yield FieldError(where, f"{size} bytes; at most {check.MAX_DATA}", "TooLong")

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ Errors = Iterator[FieldError]
 Rule = Callable[[str], str]
 
 MAX_INT32 = 2**31 - 1
+#: How many errors of one object are told.
+MAX_ERRORS = 100
 MAX_ANNOTATIONS = 256 * 1024
 MAX_DATA = 1024 * 1024
 
@@ -56,10 +59,21 @@ def duplicate(path: str, value: object) -> FieldError:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: quoted when text, cut when long."""
-    text = str(value)
-    text = text if len(text) <= 100 else f"{text[:97]}..."
-    return f'"{text}"' if isinstance(value, str) else text
+    """A value as a message shows it: on one line, quoted when text, cut when long."""
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > 100:
+        text = f"{text[:97]}..."
+    return msgspec.json.encode(text).decode() if isinstance(value, str) else text
+
+
+def at(path: str, key: str) -> str:
+    """The path of one entry of a map; a key that is no good is shown as far as it helps."""
+    return f"{path}[{shown(key)[1:-1]}]"
+
+
+def collected(errors: Errors) -> list[FieldError]:
+    """The errors as a list. Nobody reads more than a hundred, so nobody waits for more."""
+    return list(islice(errors, MAX_ERRORS))
 
 
 def choice(value: str, allowed: Collection[str], path: str) -> Errors:
@@ -237,6 +251,9 @@ def port_or_name(value: int | str | None, path: str) -> Errors:
 
 def amount(value: quantity.Text, path: str) -> Errors:
     """A quantity that is not negative."""
+    if isinstance(value, str) and len(value) > 100:
+        yield FieldError(path, f"{shown(value)} is too long for a quantity", "TooLong")
+        return
     try:
         if quantity.parse(value) < 0:
             yield FieldError(path, f"{shown(value)} is negative; it must be zero or more")
@@ -248,8 +265,8 @@ def amounts(values: Mapping[str, quantity.Text] | None, path: str) -> Errors:
     """A map of resource names to quantities."""
     for name, value in (values or {}).items():
         if problem := qualified_name(name):
-            yield FieldError(f"{path}[{name}]", f"{shown(name)} {problem}")
-        yield from amount(value, f"{path}[{name}]")
+            yield FieldError(at(path, name), f"{shown(name)} {problem}")
+        yield from amount(value, at(path, name))
 
 
 def at_most(
@@ -268,7 +285,8 @@ def at_most(
         except ValueError:
             continue  # said already
         if exceeds:
-            yield FieldError(f"{path}[{name}]", f"{value} is more than the {what} of {limit}")
+            said = f"{str(value)[:100]} is more than the {what} of {str(limit)[:100]}"
+            yield FieldError(at(path, name), said)
 
 
 # -- metadata -----------------------------------------------------------------------------------
@@ -279,7 +297,7 @@ def label_map(values: Mapping[str, str] | None, path: str) -> Errors:
         if problem := qualified_name(key):
             yield FieldError(path, f"{shown(key)} {problem}")
         if problem := label_value(value):
-            yield FieldError(f"{path}[{key}]", f"{shown(value)} {problem}")
+            yield FieldError(at(path, key), f"{shown(value)} {problem}")
 
 
 def annotation_map(values: Mapping[str, str] | None, path: str) -> Errors:
@@ -332,7 +350,7 @@ def _owners(owners: tuple[OwnerReference, ...], path: str) -> Errors:
                 yield required(f"{path}[{index}].{field}")
     controllers = [owner.name for owner in owners if owner.controller]
     if len(controllers) > 1:
-        yield FieldError(path, f"only one owner may be the controller: {', '.join(controllers)}")
+        yield FieldError(path, "only one owner may be the controller")
 
 
 def metadata_update(new: ObjectMeta, old: ObjectMeta, path: str = "metadata") -> Errors:
@@ -352,7 +370,7 @@ def metadata_update(new: ObjectMeta, old: ObjectMeta, path: str = "metadata") ->
     if old.deletion_timestamp and (added := set(new.finalizers) - set(old.finalizers)):
         yield forbidden(
             f"{path}.finalizers",
-            f"no finalizer may be added to an object that is being deleted: {sorted(added)[0]}",
+            f"{shown(min(added))} may not be added to an object that is being deleted",
         )
 
 

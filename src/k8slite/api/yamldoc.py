@@ -18,11 +18,15 @@ from typing import Any
 import yaml
 
 from k8slite.api.errors import BadRequest
+from k8slite.api.validation import shown
 
 #: How deep a document may nest, in any format.
 MAX_DEPTH = 200
-#: How many values aliases may add to a document.
+#: How many values a document may hold, and how many aliases may add.
+MAX_VALUES = 250_000
 MAX_ALIASED = 100_000
+#: How many keys that stand twice are named.
+_MAX_NAMED = 100
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -42,9 +46,9 @@ def documents(text: str | bytes) -> Iterator[tuple[Any, list[str]]]:
 
     Raises BadRequest, in one line that says where.
     """
+    if isinstance(text, bytes):
+        text = _decoded(text)
     try:
-        if isinstance(text, bytes):
-            text = text.decode()
         builder = _Builder()
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.DocumentStartEvent):
@@ -53,14 +57,26 @@ def documents(text: str | bytes) -> Iterator[tuple[Any, list[str]]]:
                 yield builder.root, builder.duplicates
             elif not isinstance(event, yaml.StreamStartEvent | yaml.StreamEndEvent):
                 builder.take(event)
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the body is not UTF-8: byte {error.start} fits nothing") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise BadRequest(f"malformed YAML: {where}{error.problem}") from None
+        raise BadRequest(f"malformed YAML: {where}{str(error.problem)[:200]}") from None
     except yaml.YAMLError as error:
-        raise BadRequest(f"malformed YAML: {' '.join(str(error).split())}") from None
+        raise BadRequest(f"malformed YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+def _decoded(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise not_utf8(body) from None
+
+
+def not_utf8(body: bytes) -> BadRequest:
+    """The complaint about a body that is not UTF-8, with the place of the first bad byte."""
+    whole = body.decode("utf-8", "replace")
+    before = whole.partition("\N{REPLACEMENT CHARACTER}")[0]
+    return BadRequest(f"the body is not UTF-8: byte {len(before.encode())} fits nothing")
 
 
 class _Builder:
@@ -72,8 +88,12 @@ class _Builder:
         self._open: list[_Frame] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._aliased = 0
+        self._values = 0
 
     def take(self, event: Any) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise BadRequest(f"the document holds more than {MAX_VALUES} values")
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(event)
         elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
@@ -103,8 +123,8 @@ class _Builder:
         self._put(value, 1)
 
     def _key(self, frame: _Frame, key: str) -> None:
-        if key in frame.keys:
-            self.duplicates.append(f"{frame.place}.{key}".lstrip("."))
+        if key in frame.keys and len(self.duplicates) < _MAX_NAMED:
+            self.duplicates.append(f"{frame.place}.{shown(key)[1:-1]}".lstrip(".")[:500])
         frame.keys.add(key)
         frame.key = key
 
@@ -146,7 +166,7 @@ class _Builder:
         frame = self._open[-1]
         if isinstance(frame.value, list):
             return f"{frame.place}[{len(frame.value)}]"
-        return f"{frame.place}.{frame.key}".lstrip(".")
+        return f"{frame.place}.{(frame.key or '')[:100]}".lstrip(".")
 
 
 class _Frame:
@@ -186,7 +206,8 @@ def _is_text(event: Any) -> bool:
 
 def _scalar(event: Any) -> Any:
     if not event.implicit[0] and event.tag not in _KNOWN_TAGS:
-        raise BadRequest(_at(event, f"the tag {event.tag} is not known here"))
+        tag = event.tag.replace(_TAG, "!!")
+        raise BadRequest(_at(event, f"the tag {tag} is not known here"))
     text = event.value
     if text in _WORDS:
         return _WORDS[text]
@@ -236,4 +257,4 @@ def _key_text(value: Any) -> str:
 def _at(event: Any, problem: str) -> str:
     mark = event.start_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"malformed YAML: {where}{problem}"
+    return f"malformed YAML: {where}{problem[:200]}"

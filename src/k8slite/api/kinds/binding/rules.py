@@ -21,7 +21,7 @@ def _checks(binding: Binding) -> Errors:
 
 
 def _validate(new: Binding, old: Binding | None) -> list[FieldError]:
-    return list(_checks(new))
+    return check.collected(_checks(new))
 
 
 STRATEGY = Strategy(validate=_validate)

@@ -22,7 +22,9 @@ def _checks(new: ConfigMap, old: ConfigMap | None) -> Errors:
         {"data": new.data, "binaryData": new.binary_data}, coded=("binaryData",)
     )
     for key in (new.data or {}).keys() & (new.binary_data or {}).keys():
-        yield FieldError(f"binaryData[{key}]", "stands in data too; it must be unique", "Duplicate")
+        yield FieldError(
+            check.at("binaryData", key), "stands in data too; it must be unique", "Duplicate"
+        )
     if old is not None:
         yield from check.metadata_update(new.metadata, old.metadata)
         yield from payload.kept(
@@ -33,7 +35,7 @@ def _checks(new: ConfigMap, old: ConfigMap | None) -> Errors:
 
 
 def _validate(new: ConfigMap, old: ConfigMap | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 STRATEGY = Strategy(default=_default, validate=_validate)

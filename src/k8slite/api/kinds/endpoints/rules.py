@@ -69,7 +69,7 @@ def _check_address(address: EndpointAddress, path: str) -> Errors:
 
 
 def _validate(new: Endpoints, old: Endpoints | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 STRATEGY = Strategy(default=_default, validate=_validate)

@@ -56,7 +56,7 @@ def _checks(new: Event, old: Event | None) -> Errors:
 
 
 def _validate(new: Event, old: Event | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 STRATEGY = Strategy(default=_default, validate=_validate)

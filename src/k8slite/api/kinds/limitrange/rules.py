@@ -83,7 +83,8 @@ def _check_item(item: LimitRangeItem, path: str) -> Errors:
     )
     for name, ratio in (item.max_limit_request_ratio or {}).items():
         if _less_than_one(ratio):
-            yield FieldError(f"{path}.maxLimitRequestRatio[{name}]", f"{ratio} is less than 1")
+            here = check.at(f"{path}.maxLimitRequestRatio", name)
+            yield FieldError(here, "is less than 1")
 
 
 def _less_than_one(ratio: quantity.Text) -> bool:
@@ -94,7 +95,7 @@ def _less_than_one(ratio: quantity.Text) -> bool:
 
 
 def _validate(new: LimitRange, old: LimitRange | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 STRATEGY = Strategy(default=_default, validate=_validate)

@@ -53,7 +53,7 @@ def _checks(new: Namespace, old: Namespace | None) -> Errors:
 
 
 def _validate(new: Namespace, old: Namespace | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 def _validate_status(new: Namespace, old: Namespace | None) -> list[FieldError]:

@@ -93,11 +93,11 @@ def _check_update(new: NodeSpec, old: NodeSpec) -> Errors:
 
 
 def _validate(new: Node, old: Node | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 def _validate_status(new: Node, old: Node | None) -> list[FieldError]:
-    return list(_check_status(new.status))
+    return check.collected(_check_status(new.status))
 
 
 STRATEGY = Strategy(

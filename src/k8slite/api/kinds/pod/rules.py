@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from k8slite.api import quantity
+from k8slite.api import validation as check
 from k8slite.api.errors import FieldError
 from k8slite.api.kinds.pod import checks
 from k8slite.api.kinds.pod.defaults import default_pod
@@ -62,11 +63,11 @@ def _prepare_status(new: Pod, old: Pod) -> Pod:
 
 
 def _validate(new: Pod, old: Pod | None) -> list[FieldError]:
-    return list(checks.pod(new, old))
+    return check.collected(checks.pod(new, old))
 
 
 def _validate_status(new: Pod, old: Pod | None) -> list[FieldError]:
-    return list(checks.status(new, old))
+    return check.collected(checks.status(new, old))
 
 
 STRATEGY = Strategy(

@@ -38,7 +38,7 @@ def _checks(new: PodTemplate, old: PodTemplate | None) -> Errors:
 
 
 def _validate(new: PodTemplate, old: PodTemplate | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 STRATEGY = Strategy(default=_default, validate=_validate, generation_of=lambda obj: obj.template)

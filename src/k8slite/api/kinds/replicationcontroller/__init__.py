@@ -6,6 +6,7 @@ from k8slite.api import mergekeys
 from k8slite.api.kinds.replicationcontroller.columns import ARTICLE_COLUMNS, COLUMNS
 from k8slite.api.kinds.replicationcontroller.rules import STRATEGY, fields
 from k8slite.api.kinds.replicationcontroller.types import ReplicationController
+from k8slite.api.kinds.replicationcontroller.v1beta3 import from_v1beta3, to_v1beta3
 from k8slite.api.scheme import Kind
 
 REPLICATION_CONTROLLER = Kind(
@@ -14,6 +15,8 @@ REPLICATION_CONTROLLER = Kind(
     plural="replicationcontrollers",
     singular="replicationcontroller",
     strategy=STRATEGY,
+    from_v1beta3=from_v1beta3,
+    to_v1beta3=to_v1beta3,
     fields=fields,
     short_names=("rc",),
     categories=("all",),

@@ -64,7 +64,9 @@ def _checks(new: ReplicationController, old: ReplicationController | None) -> Er
 
 def _template(body: PodTemplateSpec, selector: dict[str, str], path: str) -> Errors:
     labels = body.metadata.labels or {}
-    missing = [f"{key}={value}" for key, value in selector.items() if labels.get(key) != value]
+    missing = [
+        f"{key}={value}"[:130] for key, value in selector.items() if labels.get(key) != value
+    ]
     if missing:
         said = (
             f"spec.selector does not match the template's labels: {', '.join(missing)} is not there"
@@ -81,7 +83,7 @@ def _template(body: PodTemplateSpec, selector: dict[str, str], path: str) -> Err
 
 
 def _validate(new: ReplicationController, old: ReplicationController | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 def _status_checks(new: ReplicationController, old: ReplicationController | None) -> Errors:
@@ -109,7 +111,7 @@ def _status_checks(new: ReplicationController, old: ReplicationController | None
 def _validate_status(
     new: ReplicationController, old: ReplicationController | None
 ) -> list[FieldError]:
-    return list(_status_checks(new, old))
+    return check.collected(_status_checks(new, old))
 
 
 STRATEGY = Strategy(

@@ -53,7 +53,7 @@ def _checks(new: ResourceQuota, old: ResourceQuota | None) -> Errors:
 
 
 def _validate(new: ResourceQuota, old: ResourceQuota | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 def _validate_status(new: ResourceQuota, old: ResourceQuota | None) -> list[FieldError]:

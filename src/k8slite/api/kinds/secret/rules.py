@@ -79,7 +79,7 @@ def _registry_logins(secret: Secret) -> Errors:
 
 
 def _validate(new: Secret, old: Secret | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 STRATEGY = Strategy(default=_default, validate=_validate)

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from k8slite.api import validation as check
 from k8slite.api.defaulting import each, filled
 from k8slite.api.errors import FieldError
 from k8slite.api.kinds.service import checks
@@ -87,7 +88,7 @@ def _prepare_update(new: Service, old: Service) -> Service:
 
 
 def _validate(new: Service, old: Service | None) -> list[FieldError]:
-    return list(checks.service(new, old))
+    return check.collected(checks.service(new, old))
 
 
 STRATEGY = Strategy(

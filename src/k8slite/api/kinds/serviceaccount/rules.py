@@ -19,7 +19,7 @@ def _checks(new: ServiceAccount, old: ServiceAccount | None) -> Errors:
 
 
 def _validate(new: ServiceAccount, old: ServiceAccount | None) -> list[FieldError]:
-    return list(_checks(new, old))
+    return check.collected(_checks(new, old))
 
 
 STRATEGY = Strategy(validate=_validate)
