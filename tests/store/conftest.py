@@ -55,10 +55,3 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def store(stores: Stores) -> Store:
     return await stores.open()
-
-
-@pytest.fixture
-async def sqlite_stores(tmp_path: Path) -> AsyncIterator[SqliteStores]:
-    made = SqliteStores(tmp_path)
-    async with made.opened:
-        yield made

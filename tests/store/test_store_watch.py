@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import pairwise
 
 import pytest
 
@@ -89,7 +90,7 @@ async def test_atomic_even_when_a_transaction_is_larger_than_a_page(store: Store
     async with aclosing(store.watch("/", start)) as watch:
         lists = await take(watch, last)
     revisions = [{event.revision for event in events} for events in lists]
-    for one, other in zip(revisions, revisions[1:], strict=False):
+    for one, other in pairwise(revisions):
         assert not one & other
     assert sum(map(len, lists)) == 700 + 2500 + 1
 

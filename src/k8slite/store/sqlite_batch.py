@@ -269,12 +269,13 @@ class _Batch:
         self._connection.execute("UPDATE meta SET value = ? WHERE name = 'compacted'", (end,))
         self.tip.compacted = end
 
-    def give_back_pages(self, at_most: int = 512) -> None:
+    def give_back_pages(self, at_most: int = 256) -> None:
         """Shrink the file by some pages when more than half of it is free."""
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
         (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
         if free > max(at_most, pages // 2):
-            self._connection.execute(f"PRAGMA incremental_vacuum({at_most})").fetchall()
+            for _ in range(at_most):  # the module steps such a pragma once, which is one page
+                self._connection.execute("PRAGMA incremental_vacuum(1)")
 
     # -- rows -----------------------------------------------------------------------------------
 

@@ -128,7 +128,9 @@ def _create(path: Path) -> None:
 def _check(path: Path) -> None:
     if path.stat().st_size == 0:
         raise corrupt(path, "it is empty")
-    with closing(connect(path)) as opened:
+    # Read-only, so that a file that is refused stays as it was found.
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=10.0, isolation_level=None)) as opened:
         (application,) = opened.execute("PRAGMA application_id").fetchone()
         (version,) = opened.execute("PRAGMA user_version").fetchone()
         if application != _APPLICATION_ID:
