@@ -158,6 +158,17 @@ class Table(Generic[T]):
             raise Lagged
         return self._window[place - self._window_start :]
 
+    def delivered_before(self, place: int) -> int | None:
+        """Who has read up to sequence number ``place`` has everything up to this revision.
+
+        None: everything there is. 0: its place is lost.
+        """
+        if place == self.end:
+            return None
+        if place < self._window_start:
+            return 0
+        return self._window[place - self._window_start].revision - 1
+
     async def changed(self, waiter: asyncio.Future[None]) -> None:
         """Wait until there are new changes, or somebody resolves ``waiter``."""
         self._waiting.add(waiter)
@@ -215,11 +226,8 @@ class ChangeStream(Generic[T]):
     @property
     def revision(self) -> int:
         """Everything up to this revision has been delivered: fit for a bookmark."""
-        if self._place == self._table.end:
-            return max(self._after, self._newest())
-        if self._place == self._table._window_start:
-            return max(self._after, self._table.complete_after)
-        return max(self._after, self._table.since(self._place - 1)[0].revision)
+        due = self._table.delivered_before(self._place)
+        return max(self._after, self._newest() if due is None else due)
 
     def close(self) -> None:
         """End the stream, and the iteration of whoever waits for it."""
