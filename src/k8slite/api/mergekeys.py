@@ -70,3 +70,6 @@ NAMESPACE: MergeKeys = {**METADATA, **_CONDITIONS}
 SERVICE_ACCOUNT: MergeKeys = {**METADATA, "secrets": "name"}
 
 COMPONENT_STATUS: MergeKeys = {**METADATA, "conditions": "type"}
+
+#: Lists whose elements are one of several things: what a patch does not name is cleared.
+ONE_OF = frozenset({"volumes"})
