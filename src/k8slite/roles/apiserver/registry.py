@@ -68,7 +68,7 @@ class Registry:
         self.clock = clock
         self._admission = admission
         leases = EventLeases(store, clock, settings.event_ttl)
-        self._transactions = Transactions(store, cache, leases)
+        self._transactions = Transactions(store, cache, leases, clock)
         self._portals = Portals(settings.portal_net, cache, clock.rng)
 
     # -- reading ----------------------------------------------------------------------------
@@ -282,6 +282,7 @@ class Registry:
         """
         request.renew()
         await self._admission.review(request)
+        draft = request.obj
         if request.kind is SERVICE:
             request.stakes.append(self._portals.release if gone else self._portals.stake)
         if request.entry is None:
@@ -290,10 +291,14 @@ class Registry:
             write = self._transactions.remove
         else:
             write = self._transactions.replace
-        if request.lock is None:
-            return await write(request, request.further_ops())
-        async with request.lock:
-            return await write(request, request.further_ops())
+        try:
+            if request.lock is None:
+                return await write(request, request.further_ops())
+            async with request.lock:
+                return await write(request, request.further_ops())
+        except (KeyExists, Mismatch, LeaseGone):
+            request.obj = draft  # what was handed out to it is somebody else's
+            raise
 
 
 def _require_stored(kind: Kind[Any]) -> None:

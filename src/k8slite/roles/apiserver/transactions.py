@@ -15,6 +15,7 @@ from k8slite.api import codec
 from k8slite.api.errors import Unavailable, UnknownOutcome
 from k8slite.api.meta import Object
 from k8slite.api.scheme import Kind
+from k8slite.kit.clock import Clock
 from k8slite.roles.apiserver.admission.request import Request
 from k8slite.roles.apiserver.leases import EventLeases
 from k8slite.store.base import (
@@ -39,9 +40,10 @@ PATIENCE = 5.0
 class Transactions:
     """A store and the cache that follows it."""
 
-    def __init__(self, store: Store, cache: WatchCache, leases: EventLeases) -> None:
+    def __init__(self, store: Store, cache: WatchCache, leases: EventLeases, clock: Clock) -> None:
         self._store = store
         self._cache = cache
+        self._clock = clock
         self._leases = leases
 
     async def insert(self, request: Request[T], further: Sequence[Op]) -> Entry[T]:
@@ -92,6 +94,8 @@ class Transactions:
             raise UnknownOutcome(
                 f"the store did not answer, the write may have happened: {error}"
             ) from error
+        if self._cache.revision < revision:
+            await self._clock.sleep(0)  # mostly the cache needs but its turn on the loop
         if self._cache.revision < revision:
             # An acknowledged write is answered even when the cache is in trouble.
             try:

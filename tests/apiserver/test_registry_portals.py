@@ -1,0 +1,208 @@
+"""Portal addresses and node ports: handed out once, given back with the service, never leaked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from registry_world import USER, World, memory_world, registry_on, service, sqlite_world
+
+from k8slite.api.errors import AlreadyExists, Invalid
+from k8slite.api.kinds import SERVICE
+from k8slite.api.kinds.service.types import ServicePort
+from k8slite.api.meta import DeleteOptions
+from k8slite.kit.clock import Clock
+from k8slite.store.base import Create
+from k8slite.store.memory import MemoryStore
+
+replace = msgspec.structs.replace
+
+ADDRESSES = "/registry/portalips/"
+PORTS = "/registry/nodeports/"
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    if request.param == "memory":
+        async with memory_world() as world:
+            yield world
+    else:
+        async with sqlite_world(tmp_path / "store.db") as world:
+            yield world
+
+
+async def refused(world: World, path: str, **fields: object) -> str:
+    with pytest.raises(Invalid) as error:
+        await world.client.create(service("refused", **fields))
+    assert [wrong.path for wrong in error.value.errors] == [path]
+    return error.value.message
+
+
+async def test_a_service_gets_an_address_and_gives_it_back(world: World) -> None:
+    created = await world.client.create(service())
+    address = created.spec.cluster_ip
+    assert address.startswith("192.168.3.")
+    assert created.spec.cluster_ips == (address,)
+    assert await world.keys(ADDRESSES) == {address}
+    await world.client.delete(SERVICE, "web", "default")
+    assert await world.keys(ADDRESSES) == set()
+
+
+async def test_a_service_may_ask_for_an_address(world: World) -> None:
+    created = await world.client.create(service(cluster_ip="192.168.3.77"))
+    assert created.spec.cluster_ip == "192.168.3.77"
+    assert "is taken" in await refused(world, "spec.clusterIP", cluster_ip="192.168.3.77")
+    assert await world.keys(ADDRESSES) == {"192.168.3.77"}
+
+
+@pytest.mark.parametrize("address", ["10.9.8.7", "192.168.3.0", "192.168.3.255"])
+async def test_an_address_outside_the_portal_net_is_refused(world: World, address: str) -> None:
+    message = await refused(world, "spec.clusterIP", cluster_ip=address)
+    assert "192.168.3.0/24" in message
+
+
+async def test_the_first_two_addresses_are_kept_for_the_api(world: World) -> None:
+    assert "kubernetes-ro" in await refused(world, "spec.clusterIP", cluster_ip="192.168.3.1")
+    own = await world.client.create(service("kubernetes", cluster_ip="192.168.3.2"))
+    assert own.spec.cluster_ip == "192.168.3.2"
+
+
+async def test_headless_services_take_no_address(world: World) -> None:
+    created = await world.client.create(service(cluster_ip="None"))
+    assert created.spec.cluster_ip == "None"
+    assert await world.keys(ADDRESSES) == set()
+
+
+async def test_300_services_on_a_24_bit_net_take_every_address_once(world: World) -> None:
+    results = await asyncio.gather(
+        *(world.client.create(service(f"s{number}")) for number in range(300)),
+        return_exceptions=True,
+    )
+    made = [result for result in results if not isinstance(result, BaseException)]
+    failed = [result for result in results if isinstance(result, BaseException)]
+    addresses = {created.spec.cluster_ip for created in made}
+    # 254 hosts less the two that are kept for the API.
+    assert len(made) == len(addresses) == 252
+    assert addresses == {f"192.168.3.{host}" for host in range(3, 255)}
+    assert await world.keys(ADDRESSES) == addresses
+    assert all(isinstance(error, Invalid) for error in failed)
+    assert "no address is free in the portal net 192.168.3.0/24" in str(failed[0])
+    await world.client.delete(SERVICE, made[0].metadata.name, "default")
+    last = await world.client.create(service("last"))
+    assert last.spec.cluster_ip == made[0].spec.cluster_ip
+
+
+async def test_services_that_come_and_go_leak_nothing(world: World) -> None:
+    async def come_and_go(number: int) -> None:
+        for _ in range(3):
+            await world.client.create(service(f"s{number}", type="NodePort"))
+            await world.client.delete(SERVICE, f"s{number}", "default")
+
+    await asyncio.gather(*(come_and_go(number) for number in range(20)))
+    assert await world.keys(ADDRESSES) == set()
+    assert await world.keys(PORTS) == set()
+
+
+async def test_a_service_that_is_not_created_takes_nothing(world: World) -> None:
+    await world.client.create(service())
+    before = await world.keys(ADDRESSES)
+    with pytest.raises(AlreadyExists):
+        await world.client.create(service())
+    await world.registry.create(SERVICE, service("tried"), user=USER, dry_run=True)
+    assert await world.keys(ADDRESSES) == before
+
+
+async def test_the_address_survives_an_update_that_leaves_it_out(world: World) -> None:
+    created = await world.client.create(service())
+    before = await world.revision()
+    assert await world.client.update(service()) == created
+    assert await world.revision() == before
+    updated = await world.client.update(service(ports=(ServicePort(port=81),)))
+    assert updated.spec.cluster_ip == created.spec.cluster_ip
+
+
+async def test_an_address_does_not_change(world: World) -> None:
+    await world.client.create(service(cluster_ip="192.168.3.7"))
+    with pytest.raises(Invalid, match=r"spec\.clusterIP"):
+        await world.client.update(service(cluster_ip="192.168.3.8"))
+    assert await world.keys(ADDRESSES) == {"192.168.3.7"}
+
+
+async def test_node_ports_are_handed_out_and_given_back(world: World) -> None:
+    ports = (ServicePort(name="a", port=80), ServicePort(name="b", port=81, node_port=30080))
+    created = await world.client.create(service(type="NodePort", ports=ports))
+    numbers = [port.node_port for port in created.spec.ports]
+    assert numbers[1] == 30080
+    assert 30000 <= numbers[0] <= 32767
+    assert await world.keys(PORTS) == {str(number) for number in numbers}
+    fewer = replace(created, spec=replace(created.spec, ports=created.spec.ports[:1]))
+    await world.client.update(fewer)
+    assert await world.keys(PORTS) == {str(numbers[0])}
+    await world.client.update(
+        replace(
+            fewer,
+            metadata=replace(fewer.metadata, resource_version=""),
+            spec=replace(
+                fewer.spec,
+                type="ClusterIP",
+                external_traffic_policy="",
+                ports=(ServicePort(name="a", port=80),),
+            ),
+        )
+    )
+    assert await world.keys(PORTS) == set()
+
+
+async def test_taken_and_unfit_node_ports_are_refused_with_their_path(world: World) -> None:
+    taken = (ServicePort(port=80, node_port=30080),)
+    await world.client.create(service(type="NodePort", ports=taken))
+    path = "spec.ports[0].nodePort"
+    assert "is taken" in await refused(world, path, type="NodePort", ports=taken)
+    low = (ServicePort(port=80, node_port=80),)
+    assert "30000" in await refused(world, path, type="NodePort", ports=low)
+
+
+async def test_two_masters_never_hand_out_the_same_address() -> None:
+    clock = Clock()
+    async with MemoryStore(clock) as store:
+        options = {"portal_net": "10.7.0.0/27"}
+        async with (
+            registry_on(store, clock, **options) as first,
+            registry_on(store, clock, **options) as second,
+        ):
+            results = await asyncio.gather(
+                *(
+                    master.client.create(service(f"{name}{number}"))
+                    for number in range(20)
+                    for name, master in (("a", first), ("b", second))
+                ),
+                return_exceptions=True,
+            )
+            made = [result for result in results if not isinstance(result, BaseException)]
+            # 30 hosts less the two that are kept.
+            assert len({created.spec.cluster_ip for created in made}) == len(made) == 28
+
+
+async def test_a_foreign_reservation_is_respected_and_no_obstacle() -> None:
+    async with memory_world(portal_net="10.7.0.0/29") as world:
+        # Hosts .3 to .6 may be had; somebody keeps .3.
+        await world.store.commit([Create(f"{ADDRESSES}10.7.0.3", b"{}")])
+        made = [await world.client.create(service(f"s{number}")) for number in range(3)]
+        assert {created.spec.cluster_ip for created in made} == {
+            "10.7.0.4", "10.7.0.5", "10.7.0.6",
+        }  # fmt: skip
+        assert "no address is free" in await refused(world, "spec.clusterIP")
+
+
+async def test_a_service_held_by_a_finalizer_keeps_its_address_until_it_goes(
+    world: World,
+) -> None:
+    held = service(meta={"finalizers": ("example.com/hold",)})
+    created = await world.client.create(held)
+    await world.registry.delete(SERVICE, "default", "web", DeleteOptions(), user=USER)
+    assert await world.keys(ADDRESSES) == {created.spec.cluster_ip}
+    await world.client.patch(SERVICE, "web", "default", {"metadata": {"finalizers": None}})
+    assert await world.keys(ADDRESSES) == set()
