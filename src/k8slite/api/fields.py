@@ -12,7 +12,8 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 import msgspec
@@ -149,8 +150,48 @@ def _look_at_integer(value: Any, path: str, found: Findings) -> None:
 def inspect(struct: type[Struct], raw: Any) -> Findings:
     """Everything in ``raw`` that ``struct`` does not know or allow."""
     found = Findings([], [])
-    fields_of(struct).inspect(raw, "", found)
+    try:
+        msgspec.convert(raw, _strict_twin(struct))
+    except msgspec.ValidationError:  # the careful look finds all there is, and where
+        fields_of(struct).inspect(raw, "", found)
     return found
+
+
+@cache
+def _strict_twin(struct: type[Struct]) -> type[msgspec.Struct]:
+    """``struct`` as a type that refuses whatever ``Fields.inspect`` would name.
+
+    Nearly every document is in order, and msgspec finds that out four times as fast.
+    """
+    hints = typing.get_type_hints(struct)
+    known = msgspec.structs.fields(struct)
+    return msgspec.defstruct(
+        struct.__name__,
+        [(field.name, _strict(hints[field.name], field.encode_name), None) for field in known],
+        rename={field.name: field.encode_name for field in known},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
+def _strict(hint: Any, wire: str) -> Any:
+    """``hint`` with strict twins for structs, and with the bounds of times and integers."""
+    origin = typing.get_origin(hint)
+    if origin in _UNIONS:
+        return reduce(or_, (_strict(option, wire) for option in typing.get_args(hint)))
+    if origin is tuple:
+        inner, _ = _struct_inside(hint)
+        item = typing.get_args(hint)[0]
+        bounded = msgspec.Meta(max_length=MAX_OBJECTS) if inner is not None else msgspec.Meta()
+        return typing.Annotated[list[_strict(item, wire)], bounded]  # type: ignore[misc]
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return _strict_twin(hint)
+    hook = _leaf_hook(wire, hint)
+    if hook is _look_at_time:
+        return typing.Annotated[str, msgspec.Meta(pattern=rf"\A({_TIME.pattern})?\Z")]
+    if hook is _look_at_integer:
+        return typing.Annotated[int, msgspec.Meta(ge=-_INT64, le=_INT64 - 1)]
+    return hint
 
 
 def without_nulls(value: Any) -> Any:

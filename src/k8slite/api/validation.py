@@ -261,12 +261,18 @@ def amount(value: quantity.Text, path: str) -> Errors:
         yield FieldError(path, str(error))
 
 
+@lru_cache(maxsize=4096)
+def _is_amount(value: str) -> bool:
+    return not any(amount(value, ""))
+
+
 def amounts(values: Mapping[str, quantity.Text] | None, path: str) -> Errors:
     """A map of resource names to quantities."""
     for name, value in (values or {}).items():
         if problem := qualified_name(name):
             yield FieldError(at(path, name), f"{shown(name)} {problem}")
-        yield from amount(value, at(path, name))
+        if type(value) is not str or len(value) > 100 or not _is_amount(value):
+            yield from amount(value, at(path, name))
 
 
 def at_most(
@@ -278,7 +284,7 @@ def at_most(
     """No quantity of ``lower`` (at ``path``) exceeds the one of ``upper``, which ``what`` names."""
     for name, value in (lower or {}).items():
         limit = (upper or {}).get(name)
-        if limit is None:
+        if limit is None or limit == value:
             continue
         try:
             exceeds = quantity.parse(value) > quantity.parse(limit)

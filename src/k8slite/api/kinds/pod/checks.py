@@ -26,7 +26,8 @@ _CHANGEABLE = (
 def pod(new: Pod, old: Pod | None) -> Errors:
     """A whole pod; ``old`` is what it replaces."""
     yield from check.metadata(new.metadata, check.dns_subdomain)
-    yield from spec(new.spec, "spec")
+    if old is None or new.spec != old.spec:  # what is stored was looked at once
+        yield from spec(new.spec, "spec")
     if old is None:
         if new.spec.ephemeral_containers:
             yield check.forbidden("spec.ephemeralContainers", "may not be set on create")

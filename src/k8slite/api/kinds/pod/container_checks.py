@@ -191,15 +191,16 @@ def _probes(one: Container, path: str) -> Errors:
 
 def _probe(probe: Probe, path: str) -> Errors:
     yield from _handler(probe, path)
-    yield from check.natural(probe.initial_delay_seconds, f"{path}.initialDelaySeconds")
-    for field, value in (
-        ("timeoutSeconds", probe.timeout_seconds),
-        ("periodSeconds", probe.period_seconds),
-        ("successThreshold", probe.success_threshold),
-        ("failureThreshold", probe.failure_threshold),
-        ("terminationGracePeriodSeconds", probe.termination_grace_period_seconds),
+    for field, value, least in (
+        ("initialDelaySeconds", probe.initial_delay_seconds, 0),
+        ("timeoutSeconds", probe.timeout_seconds, 1),
+        ("periodSeconds", probe.period_seconds, 1),
+        ("successThreshold", probe.success_threshold, 1),
+        ("failureThreshold", probe.failure_threshold, 1),
+        ("terminationGracePeriodSeconds", probe.termination_grace_period_seconds, 1),
     ):
-        yield from check.between(value, 1, check.MAX_INT32, f"{path}.{field}")
+        if value is not None and not least <= value <= check.MAX_INT32:
+            yield from check.between(value, least, check.MAX_INT32, f"{path}.{field}")
 
 
 def _handler(handler: Probe | Handler, path: str) -> Errors:
