@@ -65,8 +65,8 @@ class Site(Namespace):
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def do(self, work: Coroutine[Any, Any, T], timeout: float = 60) -> T:
-        """Run ``work`` in here to its end."""
-        return self.begin(work).result(timeout)
+        """Run ``work`` in here to its end; after ``timeout`` seconds it is cancelled."""
+        return self.begin(asyncio.wait_for(work, timeout)).result()
 
 
 def cable(one: Namespace, ours: str, other: Namespace, theirs: str, device: str) -> None:

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from k8slite.netfilter.edge import NetfilterError, NotPermitted, Unsupported
@@ -108,6 +108,19 @@ class Conntrack:
                 yield body[4:]
                 if not flags & _NLM_F_DUMP:
                     return
+
+
+def forget_flows(portals: Mapping[Address, int]) -> None:
+    """Drop the UDP flows to each portal that are not answered from its listener's port. Reads all
+    flows: on a busy router that takes a while. Raises NetfilterError."""
+    conntrack = Conntrack()
+    try:
+        for flow in conntrack.udp_flows():
+            port = portals.get(flow.target)
+            if port is not None and flow.server[1] != port:
+                conntrack.forget(flow)
+    finally:
+        conntrack.close()
 
 
 def _raise_for(code: int) -> None:

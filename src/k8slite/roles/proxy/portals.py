@@ -28,8 +28,12 @@ _BACKOFF = Backoff(initial=0.5, maximum=15.0)
 
 
 class PortalKeeper:
-    """Converges the kernel to ``desired``. ``on_trouble(text)`` is called when rules could not be
-    written ("" once they can again); ``on_written()`` after every successful write."""
+    """Converges the kernel to ``desired``.
+
+    ``on_begin()`` is called when what is desired then is about to be written, ``on_written()``
+    when that is in the kernel; ``on_trouble(text)`` when it could not be written, and with "" once
+    it can again.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class PortalKeeper:
         clock: Clock,
         counters: ProxyCounters,
         *,
+        on_begin: Callable[[], None],
         on_trouble: Callable[[str], None],
         on_written: Callable[[], None],
         look_every: float = LOOK_EVERY,
@@ -47,6 +52,7 @@ class PortalKeeper:
         self._edge = edge
         self._clock = clock
         self._counters = counters
+        self._on_begin = on_begin
         self._on_trouble = on_trouble
         self._on_written = on_written
         self._look_every = look_every
@@ -79,6 +85,7 @@ class PortalKeeper:
 
     async def _converge(self) -> None:
         self._dirty.clear()
+        self._on_begin()
         now = self._clock.monotonic()
         change = self._desired.take()
         due = self._compared is None or now - self._compared >= COMPARE_EVERY
@@ -96,8 +103,6 @@ class PortalKeeper:
                 )
             self._counters.rule_syncs += 1
             self._compared = now
-        else:
-            return
         self._on_written()
 
     def _fail(self, text: str) -> None:

@@ -22,7 +22,7 @@ from k8slite.decide.balancing import Balancer
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
-from k8slite.netfilter.conntrack import Address, Conntrack
+from k8slite.netfilter.conntrack import Address, Conntrack, forget_flows
 from k8slite.netfilter.edge import Edge, NetfilterError
 from k8slite.netfilter.rules import DesiredRules, Portal
 from k8slite.roles.proxy.counters import ProxyCounters
@@ -83,16 +83,20 @@ class Proxy:
         self._desired = DesiredRules(settings.node_ip)
         self._keeper = PortalKeeper(
             self._desired, edge, clock, self.counters,
-            on_trouble=self._rules_in_trouble, on_written=self._rules_written,
+            on_begin=self._rules_begin, on_trouble=self._rules_in_trouble,
+            on_written=self._rules_written,
             look_every=look_every,
         )  # fmt: skip
         self._queue: WorkQueue[str] = WorkQueue("proxy")
         self._ports: dict[str, dict[str, PortalPort]] = {}  # by service key, by portal name
         self._listeners: dict[str, Listener] = {}  # by portal name
-        self._retired: list[Listener] = []  # their rules are not known to be gone yet
+        self._retired: list[Listener] = []  # their rules are to go
+        self._retiring: list[Listener] = []  # their rules are being taken away
         self._draining: dict[Listener, float] = {}  # until when
-        self._unwritten: set[str] = set()  # services whose rules changed since the last write
+        self._unwritten: set[str] = set()  # services whose rules are to be written
+        self._writing: set[str] = set()  # services whose rules are being written
         self._conflicts: dict[str, str] = {}  # by portal name: what was said about it
+        self._fresh: dict[Address, int] = {}  # UDP portals with new rules, and their listeners
         self._conntrack: Conntrack | None = None
         self._pipes = Pipes()
         self._reactor: Reactor | None = None
@@ -101,6 +105,17 @@ class Proxy:
     def listeners(self) -> dict[str, int]:
         """The port of each listener, by ``namespace/service:portname``."""
         return {name: listener.port for name, listener in self._listeners.items()}
+
+    @property
+    def settled(self) -> bool:
+        """Every change seen so far is served and its rules are in the kernel."""
+        waits = self._unwritten or self._writing or self._retired or self._retiring
+        return self._queue.idle and not waits
+
+    @property
+    def trouble(self) -> str:
+        """Why the portal rules cannot be written, or ""."""
+        return self._keeper.trouble
 
     async def run(self) -> None:
         await self._services.wait_synced()
@@ -164,6 +179,8 @@ class Proxy:
         listener.serve(port.addresses, port.port)
         portal = Portal(port.name, port.protocol, port.addresses, port.port, listener.port)
         lost = self._desired.put(portal)
+        if port.protocol == "udp":
+            self._fresh |= {(address, port.port): listener.port for address in port.addresses}
         said = "; ".join(
             f"{claim.address} port {claim.port}/{claim.protocol} belongs to {owner}"
             for claim, owner in lost.items()
@@ -200,10 +217,17 @@ class Proxy:
             self._retired.append(listener)
         self._keeper.changed()
 
-    def _rules_written(self) -> None:
+    def _rules_begin(self) -> None:
+        """What is wanted now goes to the kernel; what comes meanwhile waits for the next time."""
+        self._writing |= self._unwritten
         self._unwritten.clear()
-        retired, self._retired = self._retired, []
-        for listener in retired:
+        self._retiring += self._retired
+        self._retired.clear()
+
+    def _rules_written(self) -> None:
+        self._writing.clear()
+        retiring, self._retiring = self._retiring, []
+        for listener in retiring:
             if isinstance(listener, UdpListener):
                 self._forget_flows(listener)
             listener.stop()
@@ -212,7 +236,7 @@ class Proxy:
 
     def _rules_in_trouble(self, trouble: str) -> None:
         """Say it on the services that it concerns: those whose rules wait to be written."""
-        for key in self._unwritten if trouble else ():
+        for key in self._writing if trouble else ():
             service = self._services.get(key)
             if service is not None:
                 self._recorder.event(service, "PortalRulesNotWritten", trouble, "Warning")
@@ -232,10 +256,21 @@ class Proxy:
         except NetfilterError as error:
             log.warning("flows not ended", role="proxy", key=listener.name, error=str(error))
 
+    async def _forget_elders(self) -> None:
+        """UDP flows to a portal that are older than its rules would never meet them: clients that
+        sent before there was a service, or to the listener of an agent that is gone."""
+        fresh, self._fresh = self._fresh, {}
+        try:
+            await asyncio.to_thread(forget_flows, fresh)
+        except NetfilterError as error:
+            log.warning("flows not ended", role="proxy", error=str(error))
+
     async def _sweep(self) -> None:
         """End silent UDP sessions, and what was not drained in time."""
         while True:
             await self._clock.sleep(_SWEEP_SECONDS)
+            if self._fresh and not self._unwritten and not self._writing:
+                await self._forget_elders()
             now = self._clock.monotonic()
             for listener in self._listeners.values():
                 if isinstance(listener, UdpListener):
@@ -250,14 +285,19 @@ class Proxy:
             await asyncio.Event().wait()
             return
         try:
-            async with serve_health(lambda: self._keeper.trouble, self._health_port):
+            async with serve_health(lambda: self.trouble, self._health_port):
                 await asyncio.Event().wait()
         except OSError as error:
             log.warning("healthz is not served", role="proxy", error=str(error))
             await asyncio.Event().wait()
 
     def _shut(self) -> None:
-        for listener in (*self._listeners.values(), *self._retired, *self._draining):
+        for listener in (
+            *self._listeners.values(),
+            *self._retired,
+            *self._retiring,
+            *self._draining,
+        ):
             listener.abort()
         self._listeners.clear()
         self._pipes.close()
