@@ -242,6 +242,26 @@ class Killed:
         await asyncio.Event().wait()
 
 
+class Slow:
+    """A client on a slow network: every call takes a while, at random."""
+
+    def __init__(self, client: Any, clock: LoopClock, seconds: float) -> None:
+        self._client = client
+        self._clock = clock
+        self._seconds = seconds
+
+    def __getattr__(self, verb: str) -> Any:
+        method = getattr(self._client, verb)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            await self._clock.sleep(self._clock.rng.random() * self._seconds)
+            result = await method(*args, **options)
+            await self._clock.sleep(self._clock.rng.random() * self._seconds)
+            return result
+
+        return call
+
+
 class LosingAnswers:
     """A client that does what it is told and then, ``every`` so many writes, says it knows not."""
 
