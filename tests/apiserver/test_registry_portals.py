@@ -15,7 +15,7 @@ from k8slite.api.kinds import SERVICE
 from k8slite.api.kinds.service.types import ServicePort
 from k8slite.api.meta import DeleteOptions
 from k8slite.kit.clock import Clock
-from k8slite.store.base import Create
+from k8slite.store.base import Create, Delete
 from k8slite.store.memory import MemoryStore
 
 replace = msgspec.structs.replace
@@ -206,3 +206,22 @@ async def test_a_service_held_by_a_finalizer_keeps_its_address_until_it_goes(
     assert await world.keys(ADDRESSES) == {created.spec.cluster_ip}
     await world.client.patch(SERVICE, "web", "default", {"metadata": {"finalizers": None}})
     assert await world.keys(ADDRESSES) == set()
+
+
+async def test_a_service_of_an_earlier_portal_net_can_still_be_changed_and_deleted() -> None:
+    clock = Clock()
+    async with MemoryStore(clock) as store:
+        async with registry_on(store, clock) as world:
+            created = await world.client.create(service())
+        async with registry_on(store, clock, portal_net="10.20.0.0/16") as world:
+            changed = await world.client.update(service(meta={"labels": {"a": "b"}}))
+            assert changed.spec.cluster_ip == created.spec.cluster_ip
+            await world.client.delete(SERVICE, "web", "default")
+            assert await world.keys(ADDRESSES) == set()
+
+
+async def test_a_missing_reservation_does_not_keep_a_service_alive(world: World) -> None:
+    created = await world.client.create(service(type="NodePort"))
+    await world.store.commit([Delete(ADDRESSES + created.spec.cluster_ip)])
+    await world.client.delete(SERVICE, "web", "default")
+    assert await world.keys(PORTS) == set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Callable, Container
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 from k8slite.api.errors import FieldError
@@ -14,6 +14,9 @@ RESERVED = {1: "default/kubernetes-ro", 2: "default/kubernetes"}
 NODE_PORTS = range(30000, 32768)
 #: Draws before the free ones are listed: enough unless the range is nearly full.
 _DRAWS = 8
+
+#: Is this address (or node port) held by another service?
+Taken = Callable[[object], bool]
 
 
 def wants_address(spec: ServiceSpec) -> bool:
@@ -36,9 +39,7 @@ def held_ports(service: Service) -> frozenset[int]:
     return frozenset(port.node_port for port in service.spec.ports if port.node_port)
 
 
-def refuse_address(
-    net: IPv4Network, address: str, service: str, taken: Container[str]
-) -> FieldError | None:
+def refuse_address(net: IPv4Network, address: str, service: str, taken: Taken) -> FieldError | None:
     """Why ``service`` (``namespace/name``) may not have ``address``; None when it may."""
     path = "spec.clusterIP"
     try:
@@ -50,43 +51,43 @@ def refuse_address(
     owner = RESERVED.get(int(ip) - int(net.network_address), service)
     if owner != service:
         return FieldError(path, f'"{address}" is kept for service {owner}')
-    if address in taken:
+    if taken(address):
         return FieldError(path, f'"{address}" is taken by another service')
     return None
 
 
-def draw_address(net: IPv4Network, taken: Collection[str], rng: Rng) -> str | FieldError:
+def draw_address(net: IPv4Network, taken: Taken, rng: Rng) -> str | FieldError:
     """A free address of ``net`` at random."""
     base = int(net.network_address)
     first, beyond = max(RESERVED) + 1, net.num_addresses - 1
     for _ in range(_DRAWS if beyond > first else 0):
         address = str(IPv4Address(base + rng.randrange(first, beyond)))
-        if address not in taken:
+        if not taken(address):
             return address
     addresses = (str(IPv4Address(base + offset)) for offset in range(first, beyond))
-    free = [address for address in addresses if address not in taken]
+    free = [address for address in addresses if not taken(address)]
     if free:
         return rng.choice(free)
     return FieldError("spec.clusterIP", f"no address is free in the portal net {net}", "Forbidden")
 
 
-def refuse_port(port: int, path: str, taken: Container[int]) -> FieldError | None:
+def refuse_port(port: int, path: str, taken: Taken) -> FieldError | None:
     """Why a service may not have the node port ``port``; None when it may."""
     if port not in NODE_PORTS:
         lowest, highest = NODE_PORTS[0], NODE_PORTS[-1]
         return FieldError(path, f"{port} is not between {lowest} and {highest}")
-    if port in taken:
+    if taken(port):
         return FieldError(path, f"{port} is taken by another service")
     return None
 
 
-def draw_port(taken: Collection[int], path: str, rng: Rng) -> int | FieldError:
-    """A free node port at random."""
+def draw_port(taken: Taken, own: Container[int], path: str, rng: Rng) -> int | FieldError:
+    """A node port at random that is neither taken nor one of the service's ``own``."""
     for _ in range(_DRAWS):
         port = rng.choice(NODE_PORTS)
-        if port not in taken:
+        if port not in own and not taken(port):
             return port
-    free = [port for port in NODE_PORTS if port not in taken]
+    free = [port for port in NODE_PORTS if port not in own and not taken(port)]
     if free:
         return rng.choice(free)
     return FieldError(path, "no node port is free", "Forbidden")

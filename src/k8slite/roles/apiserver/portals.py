@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -35,19 +35,19 @@ class Portals:
         self.net = IPv4Network(net)
         self._rng = rng
         self._table = cache.table(SERVICE)
-        self._held: Counter[str] | None = None
+        self._held: Counter[str] | None = None  # reservation keys, counted when first needed
 
     def stake(self, request: Request[Any]) -> Iterator[Op]:
         """Give the service what it wants and has not; yield the reservations to make and end.
 
         Raises Invalid: out of range, taken, exhausted.
         """
-        new, old = request.obj, request.old
-        mine = frozenset[str]() if old is None else frozenset(_keys(old))
-        taken = self._taken(request.lost) - mine
-        new = self._with_address(new, taken)
+        old = request.old
+        mine = frozenset[str]() if old is None else _keys(old)
+        taken = _Taken(self._all_held(), mine, request.lost)
+        new = self._with_address(request.obj, taken)
         request.obj = new = self._with_ports(new, taken)
-        wanted = frozenset(_keys(new))
+        wanted = _keys(new)
         value = json.dumps({"service": new.key}).encode()
         for key in sorted(wanted - mine):
             yield Create(key, value)
@@ -57,72 +57,94 @@ class Portals:
     def release(self, request: Request[Any]) -> Iterator[Op]:
         """Yield the end of every reservation of a service that goes."""
         assert request.entry is not None
-        for key in sorted(frozenset(_keys(request.entry.object))):
+        for key in sorted(_keys(request.entry.object) - request.lost):
             yield Delete(key)
 
-    def _with_address(self, service: Service, taken: frozenset[str]) -> Service:
+    def _with_address(self, service: Service, taken: _Taken) -> Service:
         spec = service.spec
-        if not allocation.wants_address(spec):
+        if not allocation.wants_address(spec) or taken.is_mine(_ADDRESSES, spec.cluster_ip):
             return service
-        addresses = {key.removeprefix(_ADDRESSES) for key in taken if key.startswith(_ADDRESSES)}
         if spec.cluster_ip:
-            error = allocation.refuse_address(self.net, spec.cluster_ip, service.key, addresses)
+            error = allocation.refuse_address(
+                self.net, spec.cluster_ip, service.key, taken.under(_ADDRESSES)
+            )
             if error is not None:
                 raise _invalid(service, error)
             return service
-        address = allocation.draw_address(self.net, addresses, self._rng)
+        address = allocation.draw_address(self.net, taken.under(_ADDRESSES), self._rng)
         if isinstance(address, FieldError):
             raise _invalid(service, address)
         spec = msgspec.structs.replace(spec, cluster_ip=address, cluster_ips=(address,))
         return msgspec.structs.replace(service, spec=spec)
 
-    def _with_ports(self, service: Service, taken: frozenset[str]) -> Service:
+    def _with_ports(self, service: Service, taken: _Taken) -> Service:
         spec = service.spec
         if not allocation.wants_node_ports(spec):
             return service
-        numbers = {int(key.removeprefix(_PORTS)) for key in taken if key.startswith(_PORTS)}
-        asked = {port.node_port for port in spec.ports if port.node_port}
+        numbers = taken.under(_PORTS)
+        own = {port.node_port for port in spec.ports}  # asked for, or drawn below
         ports: list[ServicePort] = []
         for index, port in enumerate(spec.ports):
             path = f"spec.ports[{index}].nodePort"
-            if port.node_port:
-                error = allocation.refuse_port(port.node_port, path, numbers)
-                if error is not None:
-                    raise _invalid(service, error)
-            else:
-                number = allocation.draw_port(numbers | asked, path, self._rng)
-                if isinstance(number, FieldError):
-                    raise _invalid(service, number)
-                asked.add(number)
-                port = msgspec.structs.replace(port, node_port=number)
+            drawn: int | FieldError | None = None
+            if not port.node_port:
+                drawn = allocation.draw_port(numbers, own, path, self._rng)
+            elif not taken.is_mine(_PORTS, port.node_port):
+                drawn = allocation.refuse_port(port.node_port, path, numbers)
+            if isinstance(drawn, FieldError):
+                raise _invalid(service, drawn)
+            if drawn is not None:
+                own.add(drawn)
+                port = msgspec.structs.replace(port, node_port=drawn)
             ports.append(port)
         if tuple(ports) == spec.ports:
             return service
         spec = msgspec.structs.replace(spec, ports=tuple(ports))
         return msgspec.structs.replace(service, spec=spec)
 
-    def _taken(self, lost: set[str]) -> frozenset[str]:
-        """Reservation keys that are held, and those that an attempt found taken."""
+    def _all_held(self) -> Counter[str]:
         if self._held is None:
             self._held = Counter(k for e in self._table.entries() for k in _keys(e.object))
             self._table.subscribe(self._on_change)
-        return frozenset(self._held) | lost
+        return self._held
 
     def _on_change(self, change: Change[Service]) -> None:
-        if self._held is None:
-            return
+        held = self._all_held()
         if change.previous is not None:
-            self._held.subtract(_keys(change.previous.object))
+            for key in _keys(change.previous.object):
+                held[key] -= 1
+                if not held[key]:
+                    del held[key]
         if change.type != "DELETED":
-            self._held.update(_keys(change.entry.object))
-        self._held = +self._held
+            held.update(_keys(change.entry.object))
 
 
-def _keys(service: Service) -> list[str]:
+class _Taken:
+    """Reservations that others hold: all that are ``held`` but ``mine``, and those ``lost`` to
+    somebody whom the cache does not know yet."""
+
+    def __init__(self, held: Container[str], mine: Container[str], lost: Container[str]) -> None:
+        self._held = held
+        self._mine = mine
+        self._lost = lost
+
+    def is_mine(self, prefix: str, what: object) -> bool:
+        return f"{prefix}{what}" in self._mine
+
+    def has(self, key: str) -> bool:
+        return (key in self._held and key not in self._mine) or key in self._lost
+
+    def under(self, prefix: str) -> allocation.Taken:
+        return lambda what: self.has(f"{prefix}{what}")
+
+
+def _keys(service: Service) -> frozenset[str]:
     """The store keys of the reservations that ``service`` holds."""
+    keys = {f"{_PORTS}{port}" for port in allocation.held_ports(service)}
     address = allocation.held_address(service)
-    keys = [_ADDRESSES + address] if address else []
-    return keys + [f"{_PORTS}{port}" for port in allocation.held_ports(service)]
+    if address:
+        keys.add(_ADDRESSES + address)
+    return frozenset(keys)
 
 
 def _invalid(service: Service, error: FieldError) -> Invalid:

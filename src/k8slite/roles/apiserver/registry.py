@@ -168,14 +168,14 @@ class Registry:
         Raises NotFound, Conflict (preconditions), Forbidden, and as ``create``.
         """
         _require_stored(kind)
+        lost: set[str] = set()
         for _ in range(ATTEMPTS):
             entry = self.get(kind, namespace, name)
             old = entry.object
             deletion.check_preconditions(old, options, kind.plural)
             rest = deletion.plan(old, options, self.clock.now())
-            request = Request(
-                self, DELETE, kind, rest or old, entry, user, dry_run=bool(options.dry_run)
-            )
+            request = Request(self, DELETE, kind, rest or old, entry, user, lost=lost,
+                              dry_run=bool(options.dry_run))  # fmt: skip
             try:
                 left = await self._attempt(request, gone=rest is None)
                 return None if rest is None else left
@@ -249,6 +249,7 @@ class Registry:
         _require_stored(kind)
         if version is not None and version > self.cache.revision:
             await self._transactions.catch_up()  # another master may have answered with it
+        lost: set[str] = set()
         for _ in range(ATTEMPTS):
             entry = self.get(kind, namespace, name)
             if version is not None and version != entry.revision:
@@ -261,9 +262,8 @@ class Registry:
             if subresource == "":
                 new = kind.strategy.default(new)
             new = subresources.prepared(kind, new, old, subresource)
-            request = Request(
-                self, UPDATE, kind, new, entry, user, subresource=subresource, dry_run=dry_run
-            )
+            request = Request(self, UPDATE, kind, new, entry, user, subresource=subresource,
+                              lost=lost, dry_run=dry_run)  # fmt: skip
             self._admission.admit(request)
             if request.obj != old:
                 errors = subresources.errors(kind, request.obj, old, subresource)
@@ -320,6 +320,7 @@ def _revision_of(version: str) -> int | None:
     return int(version)
 
 
-def _note_lost(request: Request[Any], error: Exception) -> None:
-    if isinstance(error, KeyExists):
+def _note_lost(request: Request[Any], error: KeyExists | Mismatch | LeaseGone) -> None:
+    """Remember a reservation that is there, or is not, against what the cache says."""
+    if isinstance(error, KeyExists) or (isinstance(error, Mismatch) and not error.actual):
         request.lost.add(error.key)

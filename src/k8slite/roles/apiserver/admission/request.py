@@ -26,7 +26,8 @@ class Request(Generic[T]):
 
     What must be true, or written, in the same transaction is collected here: ``checks`` are
     fixed operations; each of ``stakes`` is asked for its operations at every attempt, may replace
-    ``obj`` and may refuse. ``lost`` holds the store keys that an earlier attempt found taken.
+    ``obj`` and may refuse. ``lost`` holds the store keys that an earlier attempt found taken, or
+    missing, against what the cache says.
     ``lock`` is held from the stakes to the end of the transaction.
     """
 
@@ -46,6 +47,7 @@ class Request(Generic[T]):
         *,
         subresource: str = "",
         dry_run: bool = False,
+        lost: set[str] | None = None,
     ) -> None:
         self.registry = registry
         self.operation = operation
@@ -57,7 +59,7 @@ class Request(Generic[T]):
         self.dry_run = dry_run
         self.checks: list[Op] = []
         self.stakes: list[Callable[[Request[Any]], Iterable[Op]]] = []
-        self.lost: set[str] = set()
+        self.lost: set[str] = set() if lost is None else lost
         self.lock: asyncio.Lock | None = None
 
     @property
