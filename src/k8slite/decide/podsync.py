@@ -95,8 +95,11 @@ def decide(pod: Pod, facts: PodFacts) -> Plan:
     return _containers(pod, facts, sandbox)
 
 
-def dismantle(facts: PodFacts, grace: int, reason: str) -> Plan:
-    """Stop every container, then the sandbox; remove all; then the pod is gone from the node."""
+def dismantle(facts: PodFacts, grace: int | None, reason: str) -> Plan:
+    """Stop every container, then the sandbox; remove all; then the pod is gone from the node.
+
+    ``grace`` None leaves each container the time that it was started with.
+    """
     observed = facts.observed
     if observed.empty:
         return Plan(gone=True)

@@ -42,6 +42,7 @@ from k8slite.roles.kubelet.runtime import (
     Usage,
 )
 from k8slite.roles.kubelet.sight import Sight
+from k8slite.roles.kubelet.volumes import Volumes
 from k8slite.roles.kubelet.warm import WarmSandboxes
 
 log = structlog.get_logger()
@@ -409,27 +410,30 @@ class DockerRuntime:
 
     # -- leaving no trace ----------------------------------------------------------------------
 
-    async def uninstall(self) -> None:
+    async def uninstall(self) -> list[str]:
         docker = self._docker or self._connect()
         try:
-            await self._call(self._remove_all(docker))
+            removed = await self._call(self._remove_all(docker))
+            return [*removed, *await Volumes(self._settings.data_dir).clean_all()]
         finally:
             if docker is not self._docker:
                 await docker.close()
                 await docker.connector.close()
 
-    async def _remove_all(self, docker: Docker) -> None:
+    async def _remove_all(self, docker: Docker) -> list[str]:
         label = {"label": [dockernames.KIND]}
+        removed: dict[str, None] = {}  # an ordered set
         self._warm.retire()
         for attempt in range(1, 6):
-            listed = await docker.containers.list(all=True, filters=json.dumps(label))
-            await asyncio.gather(
-                *(item.delete(force=True, v=True) for item in listed), return_exceptions=True
-            )
+            for item in await docker.containers.list(all=True, filters=json.dumps(label)):
+                removed[f"container {item['Names'][0].lstrip('/')}"] = None
+                with suppress(DockerError):  # what is left is seen in the next attempt
+                    await item.delete(force=True, v=True)
             try:
                 for network in await docker.networks.list(filters=label):
                     handle = await docker.networks.get(network["Id"])
                     await handle.delete()
+                    removed[f"network {network['Name']}"] = None
                 break
             except DockerError:
                 # A start that was under way has just joined the network.
@@ -438,6 +442,8 @@ class DockerRuntime:
                 await self._clock.sleep(0.2 * attempt)
         for image in await docker.images.list(filters=label):
             await docker.images.delete(image["Id"], force=True)
+            removed[f"image {(image.get('RepoTags') or [image['Id']])[0]}"] = None
+        return list(removed)
 
 
 def _after_event(

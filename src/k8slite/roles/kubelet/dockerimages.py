@@ -6,6 +6,7 @@ from typing import Any
 
 from aiodocker import Docker, DockerError
 
+from k8slite.decide.podpull import registry_of
 from k8slite.roles.kubelet.runtime import Credentials, Image, PullFailure, Usage
 
 
@@ -48,14 +49,6 @@ async def pull(docker: Docker, name: str, credentials: list[Credentials]) -> Non
         else:
             return
     raise PullFailure(failure)
-
-
-def registry_of(name: str) -> str:
-    """The registry that an image reference names: ``docker.io`` unless it says another."""
-    head, slash, _ = name.partition("/")
-    if slash and ("." in head or ":" in head or head == "localhost"):
-        return head
-    return "docker.io"
 
 
 def _with_registry(name: str) -> str:

@@ -217,9 +217,11 @@ class HollowRuntime:
     async def usage(self, id: str) -> Usage:
         return Usage()
 
-    async def uninstall(self) -> None:
+    async def uninstall(self) -> list[str]:
+        removed = [f"container {container.id[:12]}" for container in self._sight.all()]
         self._sight.reset(())
         self._images.clear()
+        return removed
 
 
 class _HollowExec:

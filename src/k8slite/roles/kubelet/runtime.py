@@ -7,7 +7,7 @@ engine's events, so that reading costs no call.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -188,9 +188,6 @@ class Runtime(Protocol):
 
     async def usage(self, id: str) -> Usage: ...
 
-    async def uninstall(self) -> None:
-        """Remove every container, network and image that carries our label."""
+    async def uninstall(self) -> list[str]:
+        """Remove every container, network, image and directory of ours; says what it removed."""
         ...
-
-
-Labels = Mapping[str, str]

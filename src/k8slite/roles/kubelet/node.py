@@ -1,0 +1,216 @@
+"""Tells the cluster that this node exists, what it can hold, and that it lives.
+
+The heartbeat is a lease and costs no write. The Node object is written when something changed
+(the engine went or came back: at once) or when its last word is five minutes old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import structlog
+from msgspec.structs import replace
+
+from k8slite import __version__
+from k8slite.api.errors import AlreadyExists, ApiError, Conflict, NotFound
+from k8slite.api.kinds import NODE
+from k8slite.api.kinds.node.types import Node, NodeSpec, NodeSystemInfo
+from k8slite.api.meta import ObjectMeta
+from k8slite.client.base import Client, Informer
+from k8slite.client.events import EventRecorder
+from k8slite.config import Settings
+from k8slite.decide.nodestatus import HostFacts, is_ready, node_status, worth_writing
+from k8slite.kit.clock import Clock
+from k8slite.roles.kubelet.pause import architecture
+from k8slite.roles.kubelet.runtime import PodNetwork, Runtime
+
+log = structlog.get_logger()
+
+HEARTBEAT = 10.0
+_FIRST_LOOK = 2.0  # seconds to wait for the engine before the node is shown without it
+
+
+class NodeReporter:
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        nodes: Informer[Node],
+        recorder: EventRecorder,
+        clock: Clock,
+        runtime: Runtime,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._nodes = nodes
+        self._recorder = recorder
+        self._clock = clock
+        self._runtime = runtime
+        self._news = asyncio.Event()
+
+    def network(self) -> PodNetwork:
+        """The pod network that the cluster knows this node by, and those of others."""
+        own = self._nodes.get(self._settings.node_name)
+        others = [
+            node.spec.pod_cidr
+            for node in self._nodes.items()
+            if node.metadata.name != self._settings.node_name and node.spec.pod_cidr
+        ]
+        return PodNetwork(own.spec.pod_cidr if own is not None else "", tuple(others))
+
+    async def run(self) -> None:
+        leave = self._runtime.subscribe(self._on_runtime)
+        try:
+            try:
+                async with asyncio.timeout(_FIRST_LOOK):
+                    await self._runtime.wait_ready()
+            except TimeoutError:
+                pass
+            while True:
+                self._news.clear()
+                await self._report()
+                try:
+                    async with asyncio.timeout(HEARTBEAT):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            leave()
+
+    def _on_runtime(self, uid: str) -> None:
+        if not uid:
+            self._news.set()
+
+    async def _report(self) -> None:
+        try:
+            await self._client.heartbeat(self._settings.node_name)
+            await self._write()
+        except ApiError as error:
+            # The next round, in ten seconds at most, tries again.
+            log.warning("node report failed", role="kubelet", error=error.message)
+
+    async def _write(self) -> None:
+        node = await self._registered()
+        facts = measure(self._settings, self._runtime)
+        now = self._clock.now()
+        status = node_status(node.status, facts, now)
+        if not worth_writing(node.status, status, now):
+            return
+        fresh = replace(node, status=status)
+        try:
+            await self._client.update(fresh, subresource="status")
+        except Conflict:
+            self._news.set()  # somebody else wrote the node: look at it again
+            return
+        if is_ready(fresh) != is_ready(node):
+            reason = "NodeReady" if is_ready(fresh) else "NodeNotReady"
+            text = f"Node {node.metadata.name} status is now: {reason}"
+            self._recorder.event(fresh, reason, text)
+
+    async def _registered(self) -> Node:
+        """The Node object, made if missing, with the pod network that there is."""
+        name, cidr = self._settings.node_name, self._runtime.info.pod_cidr
+        node = self._nodes.get(name)
+        if node is None:
+            labels = {
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/arch": architecture(platform.machine()),
+                "kubernetes.io/os": "linux",
+            }
+            spec = NodeSpec(pod_cidr=cidr, pod_cidrs=(cidr,) if cidr else (), external_id=name)
+            wanted = NODE.new(metadata=ObjectMeta(name=name, labels=labels), spec=spec)
+            try:
+                return await self._client.create(wanted)
+            except AlreadyExists:
+                node = await self._client.get(NODE, name)
+        if cidr and node.spec.pod_cidr != cidr:
+            spec = replace(node.spec, pod_cidr=cidr, pod_cidrs=(cidr,))
+            try:
+                return await self._client.update(replace(node, spec=spec))
+            except (Conflict, NotFound):
+                self._news.set()
+        return node
+
+
+def measure(settings: Settings, runtime: Runtime) -> HostFacts:
+    """The host as it is now: a few reads from /proc and two from the file system."""
+    memory = _meminfo(Path("/proc/meminfo"))
+    root = runtime.info.data_root or str(settings.data_dir)
+    disk = os.statvfs(root if os.path.isdir(root) else "/")
+    return HostFacts(
+        ip=settings.node_ip or settings.node_name,
+        name=settings.node_name,
+        port=settings.node_port,
+        cpus=len(os.sched_getaffinity(0)),
+        memory=memory.get("MemTotal", 0),
+        memory_free=memory.get("MemAvailable", 0),
+        disk_free=disk.f_bavail / disk.f_blocks if disk.f_blocks else 1.0,
+        inodes_free=disk.f_favail / disk.f_files if disk.f_files else 1.0,
+        pids_free=_pids_free(),
+        info=system_info(runtime),
+        trouble=_one_line(runtime.trouble),
+    )
+
+
+def _one_line(trouble: str) -> str:
+    return f"container runtime is down: {trouble}" if trouble else ""
+
+
+def system_info(runtime: Runtime) -> NodeSystemInfo:
+    engine = runtime.info
+    version = f"v{__version__}"
+    return NodeSystemInfo(
+        machine_id=_first_line("/etc/machine-id"),
+        system_uuid=_first_line("/sys/class/dmi/id/product_uuid"),
+        boot_id=_first_line("/proc/sys/kernel/random/boot_id"),
+        kernel_version=platform.release(),
+        os_image=_os_name(),
+        container_runtime_version=f"{engine.name}://{engine.version}",
+        kubelet_version=version,
+        kube_proxy_version=version,
+        operating_system="linux",
+        architecture=architecture(platform.machine()),
+    )
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"
+
+
+def _meminfo(path: Path) -> dict[str, int]:
+    """/proc/meminfo in bytes."""
+    found = {}
+    for line in path.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if words:
+            found[name] = int(words[0]) * (1024 if len(words) > 1 else 1)
+    return found
+
+
+def _pids_free() -> float:
+    limit = int(_first_line("/proc/sys/kernel/pid_max") or 0)
+    running = _first_line("/proc/loadavg").split()
+    if not limit or len(running) < 4:
+        return 1.0
+    return 1.0 - int(running[3].partition("/")[2]) / limit
+
+
+def disk_use(path: str) -> tuple[int, int]:
+    """Bytes used and bytes in all of the file system that holds ``path``."""
+    usage = shutil.disk_usage(path)
+    return usage.used, usage.total
