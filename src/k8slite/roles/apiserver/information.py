@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from aiohttp.web_request import BaseRequest
 
 from k8slite import __version__
-from k8slite.api import discovery
+from k8slite.api import codec, discovery, openapi
 from k8slite.api.errors import MethodNotAllowed, NotFound
 from k8slite.api.paths import Target
 from k8slite.api.scheme import Scheme
@@ -40,8 +40,8 @@ class Information:
             f"/api/{version}": discovery.api_resource_list(scheme, "", version)
             for version in discovery.CORE_VERSIONS
         }
-        self._groups = discovery.groups(scheme)
-        for group, versions in self._groups.items():
+        self._documents: dict[str, bytes] = {}  # OpenAPI, made when first asked for
+        for group, versions in discovery.groups(scheme).items():
             self._versions[f"/apis/{group}"] = discovery.api_group(group, versions)
             for version in versions:
                 document = discovery.api_resource_list(scheme, group, version)
@@ -64,6 +64,8 @@ class Information:
                 return Ready(self._metrics.render(), content_type=metrics_module.CONTENT_TYPE)
             case "/api" | "/apis":
                 return self._roots(request, path)
+        if path.startswith("/openapi/v3"):
+            return self._openapi(path)
         document = self._versions.get(path)
         if document is None:
             raise NotFound(f"the server could not find the requested resource {path[:200]}")
@@ -72,8 +74,31 @@ class Information:
     def paths(self) -> list[str]:
         """Every path worth trying by hand."""
         checks = [f"/healthz/{name}" for name in ("ping", *self._health)]
-        own = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/readyz", "/version"]
+        own = [
+            "/api",
+            "/apis",
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
         return sorted((*own, *self._versions, *checks))
+
+    def _openapi(self, path: str) -> Ready:
+        """``/openapi/v3`` and the documents that it names."""
+        if not self._documents:
+            self._documents = {
+                place: codec.encode(openapi.document(self._scheme, group, version))
+                for place, (group, version) in openapi.group_versions(self._scheme).items()
+            }
+        if path == "/openapi/v3":
+            return of_object(openapi.index(self._documents))
+        document = self._documents.get(path.removeprefix("/openapi/v3/"))
+        if document is None:
+            raise NotFound(f"the server could not find the requested resource {path[:200]}")
+        return Ready(document)
 
     def _roots(self, request: BaseRequest, path: str) -> Ready:
         accept = request.headers.get("Accept", "")
