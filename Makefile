@@ -1,8 +1,10 @@
 # k8slite: two commands. `make up` gives a cluster on this machine, `make test` proves it.
 SHELL := /bin/bash
 VENV := .venv
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=DOCKER_HOST,DOCKER_OPTS)
+DATA_DIR ?= /var/lib/k8slite
 UP_FLAGS ?=
+DOWN_FLAGS ?=
 
 .PHONY: help up down test check bench images lock
 .DEFAULT_GOAL := help
@@ -12,10 +14,10 @@ help: ## show this list
 
 up: $(VENV)/installed ## a cluster on this machine (UP_FLAGS="--node-ip …"): ready when it returns
 	@./prepare host
-	@$(SUDO) $(VENV)/bin/k8slite up $(UP_FLAGS)
+	@$(SUDO) $(VENV)/bin/k8slite up --data-dir $(DATA_DIR) $(UP_FLAGS)
 
 down: ## stop it and leave the host as it was found
-	@if [ -x $(VENV)/bin/k8slite ]; then $(SUDO) $(VENV)/bin/k8slite down $(UP_FLAGS); else echo "nothing to stop: no cluster was installed from here"; fi
+	@if [ -x $(VENV)/bin/k8slite ]; then $(SUDO) $(VENV)/bin/k8slite down --data-dir $(DATA_DIR) $(DOWN_FLAGS); else echo "nothing to stop: no cluster was installed from here"; fi
 
 test: $(VENV)/tested ## install what the tests need and run all of them
 	@./prepare host test

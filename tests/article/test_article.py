@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.article.article_tables import golden, sections, tables
 from tests.lab.site import ADDRESS, ROOT, SERVER, Site, site
 

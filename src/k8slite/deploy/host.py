@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -141,7 +142,8 @@ class Engine:
         else:
             if shutil.which("dockerd") is None:
                 raise HostError("dockerd is not installed: apt-get install docker.io")
-            record.dockerd_pid = spawn(["dockerd", "--host", self.docker_host], logfile)
+            options = shlex.split(os.environ.get("DOCKER_OPTS", ""))  # the article's variable
+            record.dockerd_pid = spawn(["dockerd", "--host", self.docker_host, *options], logfile)
         deadline = self._clock.monotonic() + 60
         while not (version := await self.answers()):
             gone = record.dockerd_pid and not start_time(record.dockerd_pid)

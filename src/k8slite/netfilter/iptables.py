@@ -24,6 +24,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,30 @@ def _nat_exists() -> bool:
         return False
 
 
+def _import_iptc() -> Any:
+    """python-iptables, imported late (it loads libraries) and light.
+
+    It would take ``distutils`` where it finds one, which setuptools answers for with 16 MB of
+    modules; finding none it is content with ``sysconfig``.
+    """
+    missing: Any = None
+    known = sys.modules.get("distutils")
+    sys.modules["distutils"] = missing
+    try:
+        import iptc
+    finally:
+        if known is None:
+            del sys.modules["distutils"]
+        else:
+            sys.modules["distutils"] = known
+    return iptc
+
+
 class _Nat:
     """The table nat in libiptc's hands; every method belongs on the edge's thread."""
 
     def __init__(self) -> None:
-        import iptc  # here, because importing it loads libraries for a third of a second
-
+        iptc = _import_iptc()
         # python-iptables asks every table for chains named like a target, and asking makes the
         # table. Tell it that there is only nat.
         tables = iptc.Table.existing_table_names
