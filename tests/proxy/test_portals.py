@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
@@ -29,8 +30,11 @@ from tests.proxy.world import (
 )
 
 from k8slite.api.kinds.service.types import ClientIPConfig, ServicePort, SessionAffinityConfig
+from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Edge, NotPermitted
+from k8slite.netfilter.iptables import LegacyEdge
 from k8slite.netfilter.restore import NftEdge
+from k8slite.netfilter.rules import Change, Rule
 
 PORTAL = "192.168.3.214"
 PUBLIC = "12.0.0.5"
@@ -92,8 +96,6 @@ def test_a_pod_reaches_itself_through_its_service(net: Net, new_edge: NewEdge) -
                     loop.call_soon_threadsafe(ready.set_result, port)
                     await asyncio.wrap_future(served)
                     return await ask(PORTAL, 80)
-
-            import concurrent.futures
 
             served: concurrent.futures.Future[None] = concurrent.futures.Future()
             answer = net.pod.begin(pod())
@@ -203,7 +205,7 @@ def test_endpoint_changes_keep_the_listener_and_the_connections(
             assert await reader.readexactly(6) == b"before"
             syncs = world.proxy.counters.rule_changes
             await world.put(endpoints_object("web", endpoints))
-            await until(lambda: world.proxy._queue.idle)
+            await until(lambda: world.proxy.settled)
             assert await ask(PORTAL, 80) == b"0"
             writer.write(b"after")
             assert await reader.readexactly(5) == b"after"
@@ -231,7 +233,7 @@ def test_dead_endpoints_are_passed_over(net: Net, new_edge: NewEdge) -> None:
             await world.serve("web", PORTAL, [*alive, *dead])
             assert [await ask(PORTAL, 80) for _ in range(10)] == [b"0"] * 10
             await world.put(endpoints_object("web", dead))
-            await until(lambda: world.proxy._queue.idle)
+            await until(lambda: world.proxy.settled)
             assert await refused(PORTAL, 80)
 
     net.node.do(story())
@@ -274,8 +276,7 @@ def test_several_ports_each_have_their_own_endpoints(net: Net, new_edge: NewEdge
                 type(both)(metadata=both.metadata, subsets=both.subsets + more.subsets),
                 service_object("web", PORTAL, ports),
             )
-            await until(lambda: len(world.proxy.listeners) == 2)
-            await world.written()
+            await until(lambda: world.proxy.settled)
             assert await ask(PORTAL, 80) == b"0"
             assert await ask(PORTAL, 443) == b"1"
 
@@ -292,7 +293,7 @@ def test_headless_and_external_services_open_nothing(net: Net, new_edge: NewEdge
                 service_object("external", PORTAL, port, type="ExternalName"),
             )
             await world.serve("web", "192.168.3.8", [])
-            assert list(world.proxy.listeners) == ["default/web:"]
+            assert list(world.proxy.listeners) == ["default/kubernetes:", "default/web:"]
 
     net.node.do(story())
 
@@ -310,8 +311,7 @@ def test_a_removed_service_is_gone_but_its_connections_drain(net: Net, new_edge:
             writer.write(b"here")
             assert await reader.readexactly(4) == b"here"
             listener = world.proxy.listeners["default/web:"]
-            await world.delete("web")
-            await until(lambda: not world.proxy.listeners and world.proxy.settled)
+            await world.gone("web")
             assert "default/web" not in net.node.run("iptables-legacy-save", "-t", "nat")
             with socket.socket() as probe:
                 assert probe.connect_ex(("127.0.0.1", listener)) != 0
@@ -379,32 +379,34 @@ def test_two_services_with_one_public_address_are_told_apart(net: Net, new_edge:
             [(key, reason, message)] = world.recorded.events
             assert (key, reason) == ("default/second", "PortalConflict")
             assert "12.0.0.5 port 80/tcp belongs to default/first:" in message
-            await world.delete("first")
-            await until(lambda: len(world.proxy.listeners) == 1)
-            await world.written()
+            await world.gone("first")
             assert await ask(PUBLIC, 80) == b"1"
 
     net.node.do(story())
 
 
-def test_trouble_with_netfilter_is_an_event_and_ends_by_itself(net: Net, new_edge: NewEdge) -> None:
-    forbidden = True
+def test_trouble_with_netfilter_is_an_event_and_ends_by_itself(net: Net) -> None:
+    forbidden = False
 
-    def new() -> Edge:
-        edge = new_edge()
-        real = edge.sync
+    class Forbidding(LegacyEdge):
+        """The kernel's refusal without taking the capability from the whole test process."""
 
-        async def sync(rules):  # type: ignore[no-untyped-def]
+        async def sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
+            self._forbid()
+            return await super().sync(rules)
+
+        async def change(self, change: Change) -> None:
+            self._forbid()
+            await super().change(change)
+
+        def _forbid(self) -> None:
             if forbidden:
                 raise NotPermitted("changing iptables needs root or CAP_NET_ADMIN")
-            return await real(rules)
-
-        edge.sync = sync  # type: ignore[method-assign]
-        return edge
 
     async def story() -> None:
         nonlocal forbidden
-        async with running(new, health_port=0) as world, greeters(1) as endpoints:
+        async with running(lambda: Forbidding(Clock())) as world, greeters(1) as endpoints:
+            forbidden = True
             await world.put(
                 endpoints_object("web", endpoints),
                 service_object("web", PORTAL, (ServicePort(port=80, protocol="TCP"),)),
@@ -551,8 +553,7 @@ def test_a_udp_client_that_was_there_first_is_served_once_the_service_is(
                 await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)
                 async with asyncio.timeout(10):
                     assert await insist(client) == b"a:?"
-                await world.delete("dns")
-                await until(lambda: not world.proxy.listeners and world.proxy.settled)
+                await world.gone("dns")
                 await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)
                 while not client.heard.empty():
                     client.heard.get_nowait()

@@ -63,9 +63,10 @@ class Reactor:
 
     def close(self, thing: Closable) -> None:
         """Close ``thing`` when the events at hand are handled."""
-        if not self._closing and not self._polling:
-            self._loop.call_soon(self._sweep)
-        self._closing.append(thing)
+        if self._polling:
+            self._closing.append(thing)
+        else:
+            thing.close()
 
     def again(self, turn: Callable[[], None]) -> None:
         """Call ``turn`` later, after everything else that is ready had its share."""
