@@ -7,7 +7,6 @@ taken away; a namespace stays until it is empty and finalized.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ from k8slite.api.errors import BadRequest, Conflict, FieldError, Invalid
 from k8slite.api.kinds.namespace.types import Namespace
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.meta import DeleteOptions, Object
+from k8slite.kit.clock import parse_rfc3339, rfc3339
 
 T = TypeVar("T", bound=Object)
 
@@ -125,9 +125,9 @@ def _marked(obj: T, grace: int, finalizers: tuple[str, ...], now: float) -> T:
     else:
         before = meta.deletion_grace_period_seconds or 0
         grace = min(before, grace)  # a second request may shorten, never lengthen
-        due = _seconds(meta.deletion_timestamp) - before + grace
+        due = int(parse_rfc3339(meta.deletion_timestamp)) - before + grace
     fields = {
-        "deletion_timestamp": _stamp(due),
+        "deletion_timestamp": rfc3339(due),
         "deletion_grace_period_seconds": grace,
         "finalizers": finalizers,
     }
@@ -136,11 +136,3 @@ def _marked(obj: T, grace: int, finalizers: tuple[str, ...], now: float) -> T:
         status = msgspec.structs.replace(obj.status, phase="Terminating")
         obj = msgspec.structs.replace(obj, status=status)
     return obj
-
-
-def _seconds(stamp: str) -> int:
-    return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp())
-
-
-def _stamp(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
