@@ -148,6 +148,23 @@ async def test_subscribers_are_told_every_change_in_order(store: Store, cache: W
     assert removed.entry.object.metadata.resource_version == str(deleted)
 
 
+async def test_structs_are_kept_only_where_somebody_reads_them(store: Store) -> None:
+    cache = WatchCache(store, SCHEME, HandClock())
+    task = asyncio.create_task(cache.run())
+    await cache.wait_ready()
+    kept: list[bool] = []
+
+    def passes_on(change: Change[Object]) -> None:
+        kept.append(change.entry._object is not None)
+
+    cache.table(EVENT).subscribe(passes_on, reads_objects=False)
+    await write(store, cache, create(EVENT, "a", "n"))
+    cache.table(EVENT).subscribe(lambda change: None)
+    await write(store, cache, create(EVENT, "b", "n"))
+    assert kept == [False, True]
+    await stop(task)
+
+
 async def test_a_subscriber_that_fails_stops_nobody(store: Store, cache: WatchCache) -> None:
     seen: list[str] = []
     cache.table(POD).subscribe(lambda change: seen.append("before"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +34,7 @@ class FlakyStore(MemoryStore):
             raise StoreUnavailable("out of reach")
         return await super().scan(prefix)
 
-    async def watch(self, prefix: str, after: int) -> AsyncIterator[list[StoreEvent]]:
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[list[StoreEvent], None]:
         watch = super().watch(prefix, after)
         while True:
             if not self.reachable.is_set():

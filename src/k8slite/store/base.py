@@ -15,7 +15,7 @@ etcd's, cut to what an API server needs:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -186,7 +186,7 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[list[StoreEvent]]:
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[list[StoreEvent], None]:
         """Every event under ``prefix`` with a revision above ``after``, in order, a list never
         splitting a transaction. Raises Compacted. Survives loss of contact with the store by
         itself. Closing the iterator (``aclose``) ends the watch."""

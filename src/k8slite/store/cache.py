@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from itertools import count
 from typing import Any, TypeVar, cast
@@ -152,24 +152,23 @@ class WatchCache:
         self._settle(snapshot.revision, self._tables.values())
 
     async def _follow(self) -> None:
-        async with aclosing(self._watch()) as batches:
+        async with aclosing(self._store.watch("", self._revision)) as batches:
             async for events in batches:
                 await self._apply(events)
-
-    def _watch(self) -> Any:
-        return self._store.watch("", self._revision)
 
     # -- applying -------------------------------------------------------------------------------
 
     async def _apply(self, events: Sequence[StoreEvent]) -> None:
         touched: set[Table[Any]] = set()
         done = revision = self._revision
+        begun = 0  # the first event of this turn of the loop
         for number, event in enumerate(events):
             if event.revision != revision:
                 done, revision = revision, event.revision
-                if number >= _TURN and len(touched) and number % _TURN == 0:
+                if number - begun >= _TURN:
                     self._settle(done, touched)
                     touched.clear()
+                    begun = number
                     await self._clock.sleep(0)
             table = self._table_of(event.key)
             if table is None:
@@ -179,7 +178,7 @@ class WatchCache:
                 touched.add(table)
         self._settle(revision, touched)
 
-    def _settle(self, revision: int, tables: Any) -> None:
+    def _settle(self, revision: int, tables: Iterable[Table[Any]]) -> None:
         self._revision = revision
         for table in tables:
             table.settle()
@@ -218,7 +217,7 @@ class WatchCache:
         store_key = table.kind.prefix + key
         try:
             entry = Entry(table.kind, key, revision, created, value)
-            entry.require_decodable(keep=table.subscribed)
+            entry.require_decodable(keep=table.keeps_objects)
         except ValueError as error:  # msgspec's errors are ValueErrors
             self.undecodable[store_key] = str(error)
             log.error("object in the store cannot be read", key=store_key, error=str(error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -105,7 +105,7 @@ class MemoryStore:
         self._hub.dispatch(revision, events)
         return revision
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[list[StoreEvent]]:
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[list[StoreEvent], None]:
         return self._hub.watch(prefix, after, self._past)
 
     async def _past(self, prefix: str, after: int, upto: int) -> tuple[list[StoreEvent], int]:

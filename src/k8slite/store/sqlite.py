@@ -14,7 +14,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -126,7 +126,7 @@ class SqliteStore:
         self._require_open()
         return await self._read(self._reader.scan, prefix)
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[list[StoreEvent]]:
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[list[StoreEvent], None]:
         return self._hub.watch(prefix, after, self._past)
 
     async def _past(self, prefix: str, after: int, upto: int) -> tuple[list[StoreEvent], int]:

@@ -38,6 +38,7 @@ class Table(Generic[T]):
         self._keys: list[str] = []  # sorted; _entries[i] is the entry of _keys[i]
         self._entries: list[Entry[T]] = []
         self._subscribers: dict[object, Callable[[Change[T]], None]] = {}
+        self._object_readers: set[object] = set()
         self._history = history
         self._history_bytes = history_bytes
         self._window: list[Change[T]] = []
@@ -61,22 +62,29 @@ class Table(Generic[T]):
         end = bisect_left(self._keys, f"{namespace}0", lo=start)
         return self._entries[start:end]
 
-    def subscribe(self, callback: Callable[[Change[T]], None]) -> Callable[[], None]:
+    def subscribe(
+        self, callback: Callable[[Change[T]], None], *, reads_objects: bool = True
+    ) -> Callable[[], None]:
         """Call ``callback`` for every change from now on, on the loop, in revision order.
 
-        Returns the way to unsubscribe.
+        ``reads_objects`` False: it passes bytes on and mostly leaves ``entry.object`` alone, so
+        structs need not be kept for it. Returns the way to unsubscribe.
         """
         token = object()
         self._subscribers[token] = callback
+        if reads_objects:
+            self._object_readers.add(token)
 
         def unsubscribe() -> None:
             self._subscribers.pop(token, None)
+            self._object_readers.discard(token)
 
         return unsubscribe
 
     @property
-    def subscribed(self) -> bool:
-        return bool(self._subscribers)
+    def keeps_objects(self) -> bool:
+        """Whether somebody will read the struct of the next change."""
+        return bool(self._object_readers)
 
     def apply(self, change: Change[T]) -> None:
         """Make ``change`` visible and tell the subscribers."""

@@ -8,7 +8,7 @@ history that is compacted meanwhile ends a watch, visibly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from itertools import chain
 
 from k8slite.kit.broadcast import Lagged
@@ -89,7 +89,7 @@ class WatchHub:
 
     async def watch(
         self, prefix: str, after: int, history: History
-    ) -> AsyncIterator[list[StoreEvent]]:
+    ) -> AsyncGenerator[list[StoreEvent], None]:
         """The store contract's ``watch``: history first, then live, then history again if slow."""
         position = after
         while True:
