@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
 from k8slite.roles.apiserver import admission
+from k8slite.roles.apiserver.dispatch import no_components
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.server import ApiServer
 from k8slite.store.cache import WatchCache
@@ -66,7 +68,7 @@ class Served:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             headers = options.setdefault("headers", {})
             headers.setdefault("Content-Type", "application/json")
-            options["data"] = data
+            options["data"] = io.BytesIO(data)
         async with self.session.request(method, self.url(path, door), **options) as response:
             return Answer(response.status, response.headers, await response.read())
 
@@ -82,8 +84,8 @@ class Served:
         return answer.json
 
     @asynccontextmanager
-    async def watching(self, path: str) -> AsyncIterator[Watch]:
-        async with self.session.get(self.url(path)) as response:
+    async def watching(self, path: str, **options: Any) -> AsyncIterator[Watch]:
+        async with self.session.get(self.url(path), **options) as response:
             assert response.status == 200, await response.read()
             yield Watch(response)
 
@@ -97,7 +99,7 @@ class Watch:
     async def next(self) -> Any:
         """The next event. Raises EOFError at the end."""
         async with asyncio.timeout(10):
-            line = await self.response.content.readline()
+            line = await self.response.content.readuntil(b"\n")
         if not line:
             raise EOFError
         return json.loads(line)
@@ -127,7 +129,9 @@ def pod(name: str, **meta: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Served]:
+async def serving(
+    data_dir: Path, *, health: Any = None, components: Any = no_components, **settings: Any
+) -> AsyncIterator[Served]:
     """Everything from store to socket, on free ports."""
     clock = Clock()
     chosen = replace(DEFAULTS, data_dir=data_dir, **settings)
@@ -137,7 +141,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Served]:
         await cache.wait_ready()
         chain = admission.chain(chosen.admission_control, cache)
         registry = Registry(store, cache, SCHEME, clock, chosen, chain)
-        server = ApiServer(chosen, registry, cache, clock)
+        server = ApiServer(chosen, registry, cache, clock, health=health, components=components)
         running = asyncio.create_task(server.run(), name="server")
         started = asyncio.create_task(server.started.wait())
         await asyncio.wait([running, started], return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +149,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Served]:
         if running.done():
             running.result()
         try:
-            async with aiohttp.ClientSession() as session:
+            async with aiohttp.ClientSession(read_bufsize=1 << 20) as session:
                 yield Served(server, registry, session)
         finally:
             await stop(running)

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-from http_serving import Served, pod, serving
+from http_serving import Served, pod
 
 PODS = "/api/v1/namespaces/default/pods"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as served:
-        yield served
 
 
 async def test_what_is_created_can_be_read(api: Served) -> None:

@@ -23,14 +23,16 @@ from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import structlog
+from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
-from k8slite.api.errors import Forbidden, MethodNotAllowed
+from k8slite.api.errors import ApiError, BadRequest, Forbidden, MethodNotAllowed
 from k8slite.api.kinds import SECRET
 from k8slite.api.paths import Target
 from k8slite.api.user import ANONYMOUS, User
+from k8slite.roles.apiserver.answers import of_error
 
 log = structlog.get_logger()
 
@@ -85,6 +87,23 @@ class Connection(RequestHandler):
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(line), line)
         )
         self.force_close()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP (aiohttp's own would be a drawing of several lines)."""
+        line = " ".join((message or "not understood").split())
+        error: ApiError = BadRequest(f"malformed request: {line[:200]}")
+        if status != 400:
+            log.error("connection failed", door=self.door.name, status=status, error=repr(exc))
+            error = ApiError("internal error; the server's log says more")
+        answer = of_error(error)
+        answer.close_after()
+        return answer
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
