@@ -119,9 +119,14 @@ def visible(text: str) -> str:
     return text.translate(_VISIBLE)
 
 
-def widths(lines: Iterable[Sequence[str]], least: int = 10, padding: int = 3) -> list[int]:
-    """The width of every column but the last (which is never padded), padding included."""
-    found: list[int] = []
+def widths(
+    lines: Iterable[Sequence[str]], known: Sequence[int] = (), *, least: int = 10, padding: int = 3
+) -> list[int]:
+    """The width of every column but the last (which is never padded), padding included.
+
+    ``known`` are the widths of the lines above, which may only grow.
+    """
+    found = list(known)
     for line in lines:
         for place, cell in enumerate(line[:-1]):
             width = max(least, len(cell) + padding)
@@ -132,14 +137,19 @@ def widths(lines: Iterable[Sequence[str]], least: int = 10, padding: int = 3) ->
     return found
 
 
+def set_lines(lines: Iterable[Sequence[str]], columns: Sequence[int]) -> str:
+    """Rows of cells → lines of text, each cell as wide as its column."""
+    padded = [*columns, 0]
+    return "".join(
+        "".join(cell.ljust(width) for cell, width in zip(line, padded, strict=False)) + "\n"
+        for line in lines
+    )
+
+
 def layout(lines: Iterable[Sequence[str]], least: int = 10, padding: int = 3) -> str:
     """Rows of cells → lines of text, as Go's tabwriter sets them. "" for no rows."""
     shown = [[visible(cell) for cell in line] for line in lines]
-    columns = [*widths(shown, least, padding), 0]
-    return "".join(
-        "".join(cell.ljust(width) for cell, width in zip(line, columns, strict=False)) + "\n"
-        for line in shown
-    )
+    return set_lines(shown, widths(shown, least=least, padding=padding))
 
 
 # --- the wire --------------------------------------------------------------------------------

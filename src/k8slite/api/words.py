@@ -39,13 +39,14 @@ def kind_of(word: str, scheme: Scheme) -> Kind[Any]:
 
 def kinds_of(words: str, scheme: Scheme) -> list[Kind[Any]]:
     """``services,minions``, or a category: ``all``. Raises BadRequest."""
-    found: list[Kind[Any]] = []
+    found: dict[str, Kind[Any]] = {}
     for word in filter(None, words.split(",")):
         in_category = [kind for kind in scheme if word in kind.categories]
-        found += in_category or [kind_of(word, scheme)]
+        for kind in in_category or [kind_of(word, scheme)]:
+            found[f"{kind.plural}.{kind.group}"] = kind
     if not found:
         raise BadRequest("say a resource type: pods, rc, services, nodes, …")
-    return list(dict.fromkeys(found))
+    return list(found.values())
 
 
 def wanted(words: Sequence[str], scheme: Scheme) -> list[Wanted]:

@@ -83,8 +83,8 @@ def path_of(
 class HttpClient:
     """Requests to one server; use it as a context manager. ``timeout`` in seconds, per answer."""
 
-    def __init__(self, access: Access, *, timeout: float = 60.0) -> None:
-        self.access = access
+    def __init__(self, access: Access | str, *, timeout: float = 60.0) -> None:
+        self.access = Access(server=access) if isinstance(access, str) else access
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
 
@@ -372,6 +372,11 @@ def _warning(header: str) -> str:
     return text.replace('\\"', '"').replace("\\\\", "\\")
 
 
+def said_by_server(error: ApiError) -> bool:
+    """Did the server say so, or was it seen on this side?"""
+    return bool(getattr(error, "__notes__", ()))
+
+
 def _error(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
     """The error that an answer stands for, be it a Status or some proxy's page."""
     try:
@@ -382,6 +387,6 @@ def _error(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
         text = " ".join(body[:300].decode("utf-8", "replace").split())
         words = text or f"the server answered {response.status} {response.reason}"
         status = Status(message=words, code=response.status)
-    elif status.code == 0:
-        status = msgspec.structs.replace(status, code=response.status)
-    return from_status(status)
+    error = from_status(msgspec.structs.replace(status, code=status.code or response.status))
+    error.add_note(f"said by {response.url.authority}")
+    return error

@@ -1,0 +1,110 @@
+"""``k8slite``: the one entry point. A command's code is imported when that command is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.exceptions import TyperException
+
+#: Command → what the help says of it. ``ctl`` is a group of its own.
+_COMMANDS = {
+    "agent": "Run this host's part of a cluster until it is stopped.",
+    "up": "Bring up a cluster on this machine and wait until its node is Ready.",
+    "down": "Stop the cluster of this machine and leave the host as it was found.",
+    "ctl": "The command line of a cluster: see, make and change what runs there.",
+}
+
+
+def _agent() -> Callable[..., None]:
+    flags, agent = import_module("k8slite.cli.flags"), import_module("k8slite.cli.agent")
+    wrapped: Callable[..., None] = flags.command(agent.agent)
+    return wrapped
+
+
+def _up() -> Callable[..., None]:
+    flags, host = import_module("k8slite.cli.flags"), import_module("k8slite.cli.host")
+    wrapped: Callable[..., None] = flags.command(host.up)
+    return wrapped
+
+
+def _down() -> Callable[..., None]:
+    down: Callable[..., None] = import_module("k8slite.cli.host").down
+    return down
+
+
+_LOADERS: dict[str, Callable[[], Callable[..., None]]] = {"agent": _agent, "up": _up, "down": _down}
+
+
+def _not_loaded() -> None:
+    """Stands in the help for a command that is not being called."""
+
+
+def build(called: str) -> typer.Typer:
+    """The command line with ``called`` loaded and the others by their names alone."""
+    app = typer.Typer(
+        name="k8slite",
+        help="Kubernetes small enough to read.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for name, told in _COMMANDS.items():
+        if name != called:
+            app.command(name, help=told)(_not_loaded)
+        elif name == "ctl":
+            app.add_typer(import_module("k8slite.cli.ctl.app").app, name="ctl")
+        else:
+            app.command(name, help=told)(_LOADERS[name]())
+    app.callback()(_root)
+    return app
+
+
+def _root() -> None:
+    """Kubernetes small enough to read."""
+
+
+def _called(words: Sequence[str]) -> str:
+    """The command among the words of a command line, or ""."""
+    return next((word for word in words if word in _COMMANDS), "")
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line (without the program's name); returns the exit code."""
+    called = _called(os.environ.get("COMP_WORDS", "").split() or words)
+    if called == "ctl":
+        words = import_module("k8slite.cli.ctl.arguments").normalised(words)
+    command: Any = typer.main.get_command(build(called))
+    try:
+        code = command.main(list(words), prog_name="k8slite", standalone_mode=False)
+    except TyperException as error:
+        return _refuse(error)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except typer.Abort:
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; there is nobody left to tell.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until the process ends
+        return 141
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(error: TyperException) -> int:
+    """A command line that cannot be understood: one line, or the help if nothing was asked."""
+    text = error.format_message()
+    if "\n" in text:
+        print(text)
+        return 0
+    path = getattr(getattr(error, "ctx", None), "command_path", "k8slite")
+    hint = "" if text.endswith("?") else f"; see `{path} --help`"
+    print(f"Error: {text.rstrip('.')}{hint}", file=sys.stderr)
+    return 1
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
