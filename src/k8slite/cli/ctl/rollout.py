@@ -21,7 +21,6 @@ from k8slite.cli.ctl.reading import named
 from k8slite.cli.ctl.removing import seen
 from k8slite.cli.ctl.running import all_ready
 from k8slite.cli.ctl.writing import remove, resize, send
-from k8slite.client.http import MERGE_PATCH
 from k8slite.decide import rolling
 from k8slite.decide.rolling import DESIRED
 
@@ -133,6 +132,8 @@ async def _distinguish(call: Call, old: Raw, key: str) -> Raw:
 
 
 async def _merge(call: Call, kind: Any, name: str, body: Raw) -> Raw:
+    from k8slite.client.http import MERGE_PATCH
+
     return await send(call, "PATCH", kind, call.namespace, name, body, content_type=MERGE_PATCH)
 
 
