@@ -87,6 +87,7 @@ class DockerHost:
         self._daemon = self.namespace.start(
             *("dockerd", "--host", self.url, "--data-root", f"{where}/data"),
             *("--exec-root", f"{where}/exec", "--pidfile", f"{where}/docker.pid"),
+            *("--shutdown-timeout", "1"),
             log=where / "dockerd.log",
         )
         deadline = time.monotonic() + 60

@@ -287,7 +287,20 @@ class PodWorkers:
             health=self._prober.sync(pod, observed, self._settings.node_ip),
             runtime=self._runtime.info.name,
         )
-        await self._statuses.write(shown, status_of(pod, facts))
+        status = status_of(pod, facts)
+        self._tell_backoffs(pod, plan)
+        await self._statuses.write(shown, status)
+
+    def _tell_backoffs(self, pod: Pod, plan: Plan) -> None:
+        """An event for each container that begins to wait after failures."""
+        for before in (*pod.status.init_container_statuses, *pod.status.container_statuses):
+            waits = plan.waiting.get(before.name)
+            if waits is None or waits.reason not in ("CrashLoopBackOff", "ImagePullBackOff"):
+                continue
+            shown = before.state.waiting
+            if shown is None or shown.reason != waits.reason:
+                container = _container(pod, before.name)
+                self._tell_event(pod, container, "BackOff", waits.message, "Warning")
 
     # -- facts ---------------------------------------------------------------------------------
 
@@ -410,7 +423,7 @@ class PodWorkers:
             mounts = self._mounts(pod, container, env, action.attempt)
         except (ConfigError, VolumeTrouble) as error:
             self._hinder(pod, container, "CreateContainerConfigError", str(error))
-            return False
+            return True
         spec = container_spec(pod, container, action, sandbox.id, env, mounts)
         if action.attempt == 0 and not self._puller.just_pulled(pod, container):
             self._tell_event(
@@ -426,7 +439,7 @@ class PodWorkers:
             made = self._runtime.pod(uid).latest(container.name)
             if made is None or made.attempt != action.attempt or made.run is not Run.EXITED:
                 self._hinder(pod, container, "CreateContainerError", str(error))
-            return False
+            return True
         self._puller.used(pod, container)
         self._memory(uid).obstacles.pop(container.name, None)
         self._tell_event(pod, container, "Created", f"Created container {container.name}")
@@ -448,7 +461,6 @@ class PodWorkers:
         until = self._clock.now() + _CONFIG_RETRY.delay(failures)
         obstacles[container.name] = (Waiting(reason, message), until, failures)
         self._tell_event(pod, container, "Failed", f"Error: {message}", "Warning")
-        self._queue.add(uid)
 
     def _mounts(
         self, pod: Pod, container: Container, env: dict[str, str], attempt: int
