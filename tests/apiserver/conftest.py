@@ -9,8 +9,14 @@ import pytest
 from http_serving import Served, serving
 
 
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory whose certificates are made once for all tests."""
+    return tmp_path_factory.mktemp("apiserver")
+
+
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Served]:
+async def api(shared_data: Path) -> AsyncIterator[Served]:
     """A server on free ports of loopback, with the memory store."""
-    async with serving(tmp_path) as served:
+    async with serving(shared_data) as served:
         yield served

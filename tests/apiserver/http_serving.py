@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from k8slite.api.kinds import SCHEME
 from k8slite.config import Settings
@@ -69,7 +70,9 @@ class Served:
             headers = options.setdefault("headers", {})
             headers.setdefault("Content-Type", "application/json")
             options["data"] = io.BytesIO(data)
-        async with self.session.request(method, self.url(path, door), **options) as response:
+        async with self.session.request(
+            method, URL(self.url(path, door), encoded=True), **options
+        ) as response:
             return Answer(response.status, response.headers, await response.read())
 
     async def get(self, path: str, **options: Any) -> Answer:

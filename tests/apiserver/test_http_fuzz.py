@@ -166,8 +166,8 @@ async def send(port: int, request: bytes) -> bytes:
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> object:
-    async with serving(tmp_path) as served:
+async def api(shared_data: Path) -> object:
+    async with serving(shared_data) as served:
         await served.create_pod("web")
         yield served
 

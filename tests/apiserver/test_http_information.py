@@ -37,8 +37,8 @@ async def test_a_healthy_server_says_ok(api: Served, path: str) -> None:
     assert (answer.status, answer.body) == (200, b"ok")
 
 
-async def test_a_failed_check_is_named(tmp_path: Path) -> None:
-    async with serving(tmp_path, health={"store": lambda: "the disk is full"}) as api:
+async def test_a_failed_check_is_named(shared_data: Path) -> None:
+    async with serving(shared_data, health={"store": lambda: "the disk is full"}) as api:
         answer = await api.get("/readyz")
         assert answer.status == 500
         assert b"[-]store failed: the disk is full" in answer.body

@@ -215,8 +215,8 @@ async def test_a_long_beginning_is_sent_at_the_pace_of_the_client(api: Served) -
     assert names == [*(f"c{number:02}" for number in range(12)), "last"]
 
 
-async def test_the_end_of_the_server_ends_watches_in_good_order(tmp_path: Path) -> None:
-    async with serving(tmp_path) as api:
+async def test_the_end_of_the_server_ends_watches_in_good_order(shared_data: Path) -> None:
+    async with serving(shared_data) as api:
         path = api.url(f"{PODS}?watch=1&allowWatchBookmarks=1")
         session = aiohttp.ClientSession()
         response = await session.get(path)
