@@ -43,7 +43,8 @@ class Manifests:
         listing = list_manifests(self._directory)
         if listing != self._seen:
             self._seen = listing
-            self._sources.set_static(await asyncio.to_thread(self._read, listing))
+            pods = await asyncio.to_thread(self._read, listing) if listing else []
+            self._sources.set_static(pods)
 
     def _read(self, listing: Listing) -> list[Pod]:
         """All pods; a broken file keeps the pods that it described last."""
