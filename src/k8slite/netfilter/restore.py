@@ -4,17 +4,15 @@ For kernels without the legacy tables. iptables-nft keeps rules in nftables' tab
 the form that iptables-save prints, so the listing is the article's here too, and it is the same
 listing in which Docker's rules stand on Debian.
 
-One restore is one nftables transaction: it happens whole or not at all, and adding a rule costs
-nothing that depends on the others. Deleting one makes the tool read its chain (60 ms at 5,000
-rules).
+One restore is one nftables transaction: it happens whole or not at all. It is the tool for the
+whole set. A small change goes over netlink instead (``netfilter.nftables``), because to delete a
+rule the tool reads all of its chain (60 ms at 5,000 rules).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
-import struct
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -26,13 +24,11 @@ from k8slite.netfilter.edge import (
     Thread,
     Unsupported,
 )
+from k8slite.netfilter.nftables import MOST_EDITS, Handles, Nftables
 from k8slite.netfilter.rules import CHAINS, JUMPS, Change, Rule, difference, parse
 
 _RESTORE = ("iptables-nft-restore", "iptables-restore")
 _SAVE = ("iptables-nft-save", "iptables-save")
-
-_NETLINK_NETFILTER = 12
-_NFT_MSG_GETGEN = 0x0A00 | 16  # NFNL_SUBSYS_NFTABLES, nf_tables.h
 
 #: Seconds after which a tool that does not end is an error.
 _PATIENCE = 30.0
@@ -48,6 +44,8 @@ class NftEdge:
         self._tools: tuple[str, str] | None = None
         self._left: bytes | None = None  # nftables' generation after our last change
         self._present: dict[str, dict[Rule, None]] = {}
+        self._kernel: Nftables | None = None
+        self._handles: Handles | None = None  # of all present rules, once they are needed
 
     async def probe(self) -> None:
         await self._thread.run(self._probe)
@@ -65,35 +63,44 @@ class NftEdge:
         await self._thread.run(self._remove)
 
     async def close(self) -> None:
+        await self._thread.run(self._shut)
         self._thread.close()
+
+    def _shut(self) -> None:
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
 
     def _probe(self) -> tuple[str, str]:
         """The restore and the save program. Raises Unsupported, NotPermitted."""
         if self._tools is None:
+            self._kernel = Nftables()
             found = [_first_nft(names) for names in (_RESTORE, _SAVE)]
             self._tools = (found[0], found[1])
             self._list()
         return self._tools
 
     def _sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
+        desired = {chain: dict.fromkeys(rules.get(chain, ())) for chain in CHAINS}
+        if desired == self._present and self._left == self._generation():
+            return Change()  # nothing in nftables has changed since
         listing = self._list()
         lines: list[str] = []
         changes: list[Change] = []
-        for chain in CHAINS:
-            desired = rules.get(chain, ())
-            present = listing.rules(chain)
-            change = difference(desired, (rule for rule in present if rule is not None))
+        for chain, wanted in desired.items():
+            present = listing.rules(chain, wanted)
+            change = difference(wanted, (rule for rule in present if rule is not None))
             if chain not in listing.chains or None in present:
                 lines.append(f":{chain} - [0:0]")  # makes it, or empties it
-                lines += map(str, desired)
+                lines += map(str, wanted)
             else:
                 lines += _edits(change)
             changes.append(change)
         lines += listing.jump_edits()
         if lines:
             self._restore(lines)
-        self._present = {chain: dict.fromkeys(rules.get(chain, ())) for chain in CHAINS}
-        self._left = _generation()
+        self._present, self._handles = desired, None
+        self._left = self._generation()
         return Change(
             tuple(rule for change in changes for rule in change.remove),
             tuple(rule for change in changes for rule in change.add),
@@ -102,25 +109,44 @@ class NftEdge:
     def _change(self, change: Change) -> None:
         if not self._intact():
             raise Drifted("somebody else changed the portal rules")
-        self._restore(_edits(change))
+        if not self._changed_by_handle(change):
+            self._restore(_edits(change))
+            self._handles = None
         for rule in change.remove:
             self._present[rule.chain].pop(rule, None)
         for rule in change.add:
             self._present[rule.chain][rule] = None
-        self._left = _generation()
+        self._left = self._generation()
+
+    def _changed_by_handle(self, change: Change) -> bool:
+        """Make a small change over netlink. False when this kernel lists the rules in another form
+        than ours, so that their handles are unknown."""
+        assert self._kernel is not None
+        assert self._left is not None
+        if len(change.remove) + len(change.add) > MOST_EDITS:
+            return False
+        if self._handles is None:
+            self._handles = self._kernel.handles(self._present)
+        if not all(rule in self._handles for rule in change.remove):
+            return False
+        self._kernel.apply(change, self._handles, self._left)
+        return True
+
+    def _generation(self) -> bytes:
+        self._probe()
+        assert self._kernel is not None
+        return self._kernel.generation()
 
     def _intact(self) -> bool:
         """The generation counts every change of nftables, also of others' tables; when it moved,
         our part of the listing decides."""
-        now = _generation()
+        now = self._generation()
         if self._left is None or now == self._left:
             return self._left is not None
         listing = self._list()
         same = not listing.jump_edits() and all(
-            chain in listing.chains
-            and None not in (present := listing.rules(chain))
-            and dict.fromkeys(present) == self._present.get(chain)
-            for chain in CHAINS
+            chain in listing.chains and dict.fromkeys(listing.rules(chain, wanted)) == wanted
+            for chain, wanted in self._present.items()
         )
         if same:
             self._left = now
@@ -136,7 +162,7 @@ class NftEdge:
                 lines += [f":{chain} - [0:0]", f"-X {chain}"]
         if lines:
             self._restore(lines)
-        self._left = None
+        self._left, self._present, self._handles = None, {}, None
 
     def _list(self) -> _Listing:
         tool = (self._tools or self._probe())[1]
@@ -154,10 +180,13 @@ class _Listing:
         self.lines = lines
         self.chains = {line[1:].split(" ", 1)[0] for line in lines if line.startswith(":")}
 
-    def rules(self, chain: str) -> list[Rule | None]:
-        """The chain's rules in order; None for one that is not of our form."""
+    def rules(self, chain: str, expected: Iterable[Rule] = ()) -> list[Rule | None]:
+        """The chain's rules in order; None for one that is not of our form. Those ``expected``
+        are recognised without reading them."""
+        known = {str(rule): rule for rule in expected}
         prefix = f"-A {chain} "
-        return [parse(line) for line in self.lines if line.startswith(prefix)]
+        lines = (line for line in self.lines if line.startswith(prefix))
+        return [known.get(line) or parse(line) for line in lines]
 
     def jumps(self, chain: str) -> int:
         return self.lines.count(f"-A {JUMPS[chain]} -j {chain}")
@@ -204,20 +233,3 @@ def _run(command: Sequence[str], text: str) -> str:
     if done.returncode == 4:  # RESOURCE_PROBLEM: somebody else's transaction came first
         raise Locked(f"{command[0]}: {said}")
     raise NetfilterError(f"{command[0]}: {said}")
-
-
-def _generation() -> bytes:
-    """nftables' generation number in this network namespace, as raw bytes."""
-    message = struct.pack("=IHHIIBBH", 20, _NFT_MSG_GETGEN, 1, 1, 0, 0, 0, 0)
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
-            link.settimeout(_PATIENCE)
-            link.sendto(message, (0, 0))
-            answer = link.recv(4096)
-    except OSError as error:
-        raise Unsupported(f"this kernel has no nftables: {error.strerror}") from error
-    kind = struct.unpack_from("=H", answer, 4)[0]
-    if kind == 2:  # NLMSG_ERROR
-        code = -struct.unpack_from("=i", answer, 16)[0]
-        raise Unsupported(f"this kernel has no nftables: {os.strerror(code)}")
-    return answer[24:32]  # the first attribute: NFTA_GEN_ID
