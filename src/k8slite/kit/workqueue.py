@@ -57,7 +57,9 @@ class WorkQueue(Generic[K]):
             self.add(key)
             return
         loop = asyncio.get_running_loop()
-        due = loop.time() + seconds
+        # asyncio runs timers up to its clock's resolution early; asking anew for that tiny rest
+        # must let time go on, or virtual time stands still for ever.
+        due = loop.time() + max(seconds, 1e-6)
         timer = self._timers.get(key)
         if timer is not None:
             if timer.when() <= due:
