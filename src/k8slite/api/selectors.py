@@ -87,8 +87,7 @@ EVERYTHING = LabelSelector()
 
 def match_labels(selector: Labels, labels: Labels) -> bool:
     """Does ``labels`` hold every pair of ``selector``? An empty selector matches everything."""
-    found = labels or {}
-    return all(found.get(key) == value for key, value in (selector or {}).items())
+    return (selector or {}).items() <= (labels or {}).items()
 
 
 def format_labels(labels: Labels) -> str:

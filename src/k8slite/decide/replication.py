@@ -146,11 +146,12 @@ def plan(controller: ReplicationController, pods: Iterable[Pod], now: float) -> 
     if leaving:
         return Plan(release=tuple(release), status=status, look_again=look_again)
     wanted = 1 if spec.replicas is None else spec.replicas
-    surplus = sorted(active, key=deletion_rank)[: max(0, len(active) - wanted)]
+    excess = len(active) - wanted
+    surplus = sorted(active, key=deletion_rank)[:excess] if excess > 0 else []
     return Plan(
         adopt=tuple(pod for pod in adopt if pod not in surplus) if surplus else tuple(adopt),
         release=tuple(release),
-        create=max(0, wanted - len(active)),
+        create=max(0, -excess),
         delete=tuple(surplus),
         status=status,
         look_again=look_again,

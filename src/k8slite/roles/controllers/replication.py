@@ -14,7 +14,7 @@ from k8slite.decide import replication
 from k8slite.roles.controllers.expectations import EXPIRY, Expectations
 from k8slite.roles.controllers.loop import Controller, Surroundings, Unsubscribe
 from k8slite.roles.controllers.parallel import each, ramp
-from k8slite.roles.controllers.selecting import Selectors, index_labels, selected
+from k8slite.roles.controllers.selecting import Selectors, label_pairs, selected
 
 #: A look costs in proportion to the pods; so long a pause for each of them, in seconds, keeps a
 #: controller of thousands of pods from doing nothing else while they start.
@@ -36,8 +36,7 @@ class ReplicationLoop(Controller[str]):
         super().__init__(around)
         self._controllers = self.informers.of(REPLICATION_CONTROLLER)
         self._pods = self.informers.of(POD)
-        self._pods.index(_OWNER, _owner_uid)
-        index_labels(self._pods)
+        self._pods.index(_OWNER, _owner_or_labels)
         self._selectors = Selectors(self._controllers, lambda rc: rc.spec.selector)
         self._expected = Expectations(self._pods, self.clock)
         self._sizes: dict[str, int] = {}
@@ -93,9 +92,10 @@ class ReplicationLoop(Controller[str]):
             raise next((e for e in errors if not isinstance(e, Conflict)), errors[0])
 
     def _shown(self, controller: ReplicationController) -> list[Pod]:
+        """The controller's pods, and those that nobody owns but it selects."""
         owned = self._pods.by_index(_OWNER, controller.metadata.uid)
-        matching = selected(self._pods, controller.metadata.namespace, controller.spec.selector)
-        return [*owned, *(pod for pod in matching if replication.controller_of(pod) is None)]
+        namespace, selector = controller.metadata.namespace, controller.spec.selector
+        return owned + selected(self._pods, namespace, selector, index=_OWNER)
 
     async def _own(self, pod: Pod) -> None:
         """Write who owns ``pod``, if it is still at the version we saw."""
@@ -199,6 +199,7 @@ class ReplicationLoop(Controller[str]):
             return
 
 
-def _owner_uid(pod: Pod) -> Iterable[str]:
+def _owner_or_labels(pod: Pod) -> Iterable[str]:
+    """A pod is filed under its controller, or, having none, under each of its labels."""
     owner = replication.controller_of(pod)
-    return () if owner is None else (owner.uid,)
+    return label_pairs(pod) if owner is None else (owner.uid,)

@@ -49,19 +49,22 @@ class Selectors:
         ]
 
 
-def index_labels(informer: Informer[T]) -> None:
+def label_pairs(obj: Object) -> tuple[str, ...]:
+    """What an index for ``selected`` files ``obj`` under."""
+    namespace = obj.metadata.namespace
+    return tuple(_pair(namespace, k, v) for k, v in (obj.metadata.labels or {}).items())
+
+
+def index_labels(informer: Informer[Any]) -> None:
     """Make ``selected`` possible on ``informer``."""
-
-    def keys(obj: T) -> Iterable[str]:
-        namespace = obj.metadata.namespace
-        return tuple(_pair(namespace, k, v) for k, v in (obj.metadata.labels or {}).items())
-
-    informer.index(_INDEX, keys)
+    informer.index(_INDEX, label_pairs)
 
 
-def selected(informer: Informer[T], namespace: str, selector: Selector) -> list[T]:
+def selected(
+    informer: Informer[T], namespace: str, selector: Selector, *, index: str = _INDEX
+) -> list[T]:
     """The objects in ``namespace`` that ``selector`` matches; none for an empty selector."""
     if not selector:
         return []
-    found = informer.by_index(_INDEX, _least_pair(namespace, selector))
+    found = informer.by_index(index, _least_pair(namespace, selector))
     return [obj for obj in found if selectors.match_labels(selector, obj.metadata.labels)]
