@@ -124,9 +124,14 @@ def _each_hook(struct: type[Struct]) -> Hook:
     return look
 
 
+def holds_time(wire: str) -> bool:
+    """Is a field of text of this name a time?"""
+    return wire.endswith(("Time", "Timestamp", "startedAt", "finishedAt"))
+
+
 def _leaf_hook(wire: str, hint: Any) -> Hook | None:
     options = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
-    if str in options and wire.endswith(("Time", "Timestamp", "startedAt", "finishedAt")):
+    if str in options and holds_time(wire):
         return _look_at_time
     if int in options:
         return _look_at_integer

@@ -1,57 +1,122 @@
-"""OpenAPI 3: what the API serves and how its objects look, told from the table of kinds.
+"""OpenAPI: what the API serves and how its objects look, told from the table of kinds.
 
-Enough for kubectl 1.27 and later to create, apply and explain: the paths of every kind with
-``x-kubernetes-group-version-kind``, the ``fieldValidation`` parameter that says "the server checks
-fields", and a schema of every struct with the merge keys of its lists. Documents are plain dicts.
+``/openapi/v3`` is an index of one document for each group and version. kubectl reads there that
+the server checks fields (the ``fieldValidation`` parameter of PATCH), what ``explain`` prints, and
+the merge keys of lists. ``/openapi/v2`` says the same in the words of Swagger 2.0: see
+``api.swagger``. Documents are plain dicts.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from k8slite.api.discovery import CORE_VERSIONS, groups
-from k8slite.api.mergekeys import PRIMITIVE
+from k8slite.api.discovery import CORE_VERSIONS, groups, subresource
+from k8slite.api.kinds.replicationcontroller.types import Scale
+from k8slite.api.meta import DeleteOptions, Status
+from k8slite.api.paths import CONNECT
+from k8slite.api.schemas import GROUP_VERSION_KIND, Schemas, reference
 from k8slite.api.scheme import Kind, Scheme
 
 Document = dict[str, Any]
 
 _HUB = "v1"  # the core version whose structs are ours; others are described as free objects
 
+JSON = "application/json"
+_SENT = (JSON, "application/yaml")
 _PATCHES = (
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
 
-_META = "k8slite.api.meta"
+#: Structs that only travel: what a subresource or an operation takes, by the name of its kind.
+_TRAVELLERS: Mapping[str, tuple[type, str]] = {
+    "Scale": (Scale, "autoscaling"),
+    "DeleteOptions": (DeleteOptions, ""),
+    "Status": (Status, ""),
+}
 
 
-def _parameter(name: str, description: str, *, type_: str = "string") -> Document:
+def _query(name: str, description: str, type_: str = "string") -> Document:
     return {
-        "name": name, "in": "query", "description": description, "uniqueItems": True,
-        "schema": {"type": type_},
-    }  # fmt: skip
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": {"type": type_, "uniqueItems": True},
+    }
 
 
-_WRITE_PARAMETERS = [
-    _parameter("dryRun", "All: decide, and write nothing."),
-    _parameter("fieldManager", "Who changes the fields."),
-    _parameter("fieldValidation", "What to do about unknown fields: Ignore, Warn or Strict."),
-]
-_LIST_PARAMETERS = [
-    _parameter("labelSelector", "Only objects with these labels."),
-    _parameter("fieldSelector", "Only objects with these fields."),
-    _parameter("limit", "At most so many objects; the answer says how to go on.", type_="integer"),
-    _parameter("continue", "Go on where the last answer ended."),
-    _parameter("resourceVersion", "At, or not older than, this version."),
-    _parameter("resourceVersionMatch", "How resourceVersion is meant: Exact or NotOlderThan."),
-    _parameter("watch", "Go on with every change.", type_="boolean"),
-    _parameter("timeoutSeconds", "End a watch after so many seconds.", type_="integer"),
-]
+def _in_path(name: str, description: str) -> Document:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "uniqueItems": True},
+    }
+
+
+_DRY_RUN = _query("dryRun", "All: decide, and write nothing.")
+_WRITING = (
+    _DRY_RUN,
+    _query("fieldManager", "Who changes the fields."),
+    _query("fieldValidation", "What to do about unknown fields: Ignore, Warn or Strict."),
+)
+_SELECTING = (
+    _query("labelSelector", "Only objects with these labels."),
+    _query("fieldSelector", "Only objects with these fields."),
+)
+_LISTING = (
+    *_SELECTING,
+    _query("limit", "At most so many objects; the answer says how to go on.", "integer"),
+    _query("continue", "Go on where the last answer ended."),
+    _query("resourceVersion", "At, or not older than, this version."),
+    _query("resourceVersionMatch", "How resourceVersion is meant: Exact or NotOlderThan."),
+    _query("watch", "Go on with every change.", "boolean"),
+    _query("allowWatchBookmarks", "Say now and then how far a watch has come.", "boolean"),
+    _query("timeoutSeconds", "End a watch after so many seconds.", "integer"),
+)
+_READING = (_query("resourceVersion", "Not older than this version."),)
+_DELETING = (
+    _DRY_RUN,
+    _query("gracePeriodSeconds", "Seconds that containers have to end.", "integer"),
+    _query("propagationPolicy", "Orphan, Background or Foreground: what becomes of dependents."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """How one verb looks as an operation. ``takes`` and ``gives`` "" stand for the object."""
+
+    method: str
+    action: str
+    parameters: tuple[Document, ...] = ()
+    media: tuple[str, ...] = ()
+    takes: str = ""
+    gives: str = ""
+    code: str = "200"
+
+
+_COLLECTION = {
+    "list": _Verb("get", "list", _LISTING, gives="List"),
+    "create": _Verb("post", "post", _WRITING, _SENT, code="201"),
+    "deletecollection": _Verb(
+        "delete", "deletecollection", (*_SELECTING, *_DELETING), _SENT, "DeleteOptions", "List"
+    ),
+}
+_SINGLE = {
+    "get": _Verb("get", "get", _READING),
+    "update": _Verb("put", "put", _WRITING, _SENT),
+    "patch": _Verb("patch", "patch", _WRITING, _PATCHES, takes="Patch"),
+    "delete": _Verb("delete", "delete", _DELETING, _SENT, "DeleteOptions", "Status"),
+}
+_BELOW = {**_SINGLE, "create": _COLLECTION["create"]}
+
+#: What the operation's name begins with, where that is not the action.
+_NAMED = {"post": "create", "put": "replace", "get": "read", "deletecollection": "deleteCollection"}
 
 
 def group_versions(scheme: Scheme) -> dict[str, tuple[str, str]]:
@@ -73,14 +138,11 @@ def index(documents: Mapping[str, bytes]) -> Document:
 
 def document(scheme: Scheme, group: str, version: str) -> Document:
     """``/openapi/v3/<path>`` of one group and version."""
-    schemas = _Schemas(free=not group and version != _HUB)
+    schemas = Schemas()
     paths: dict[str, Document] = {}
-    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
     for kind in scheme:
         if kind.group == group and (not group or kind.version == version):
-            identity = {"group": group, "version": version, "kind": kind.kind}
-            name = schemas.of_kind(kind, identity)
-            paths |= _paths(kind, root, identity, name)
+            paths |= _Paths(schemas, kind, version).all()
     return {
         "openapi": "3.0.0",
         "info": {"title": "k8slite", "version": "unversioned"},
@@ -89,122 +151,148 @@ def document(scheme: Scheme, group: str, version: str) -> Document:
     }
 
 
-def _paths(kind: Kind[Any], root: str, identity: Document, schema: str) -> dict[str, Document]:
-    """The collection and the single object, in a namespace and across all of them."""
-    body = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    answers = {"200": {"description": "OK", "content": {"application/json": body}}}
+class _Paths:
+    """Every path of one kind in one version."""
 
-    def operation(action: str, parameters: list[Document], media: tuple[str, ...]) -> Document:
+    def __init__(self, schemas: Schemas, kind: Kind[Any], version: str) -> None:
+        self._schemas = schemas
+        self._kind = kind
+        self._identity = {"group": kind.group, "version": version, "kind": kind.kind}
+        free = not kind.group and version != _HUB
+        self._name = (schemas.of_free_kind if free else schemas.of_kind)(kind, self._identity)
+        self._root = f"/apis/{kind.group}/{version}" if kind.group else f"/api/{version}"
+        group = kind.group.partition(".")[0] or "core"
+        self._own = f"{group.capitalize()}{version.capitalize()}"
+        self._scope = "Namespaced" if kind.namespaced else ""
+
+    def all(self) -> dict[str, Document]:
+        """The collection, the single object, what is below it, and the list of all namespaces."""
+        kind = self._kind
+        inside = (
+            f"/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{kind.plural}"
+        )
+        base = f"{self._root}{inside}"
+        paths = {
+            base: self._item(_COLLECTION, kind.verbs),
+            f"{base}/{{name}}": self._item(_SINGLE, kind.verbs, named=True),
+        }
+        for name in sorted(kind.subresources):
+            paths[f"{base}/{{name}}/{name}"] = self._below(name)
+        if kind.namespaced and "list" in kind.verbs:
+            everywhere = self._operation(_COLLECTION["list"], ending="ForAllNamespaces", scope="")
+            paths[f"{self._root}/{kind.plural}"] = {"get": everywhere}
+        return {path: item for path, item in paths.items() if len(item) > ("parameters" in item)}
+
+    def _item(
+        self, shapes: Mapping[str, _Verb], verbs: tuple[str, ...], *, named: bool = False
+    ) -> Document:
+        item: Document = {
+            shape.method: self._operation(shape) for verb, shape in shapes.items() if verb in verbs
+        }
+        return self._with_parameters(item, named)
+
+    def _with_parameters(self, item: Document, named: bool) -> Document:
+        parameters = []
+        if named:
+            parameters.append(_in_path("name", f"The name of the {self._kind.kind}."))
+        if self._kind.namespaced:
+            parameters.append(_in_path("namespace", "The namespace that it lives in."))
+        return item | {"parameters": parameters} if parameters else item
+
+    def _below(self, name: str) -> Document:
+        """``/status``, ``/scale``, ``/log`` and their like."""
+        described = subresource(self._kind, name)
+        ending = name.capitalize()
+        item: Document = {}
+        for verb in described.verbs:
+            shape = _BELOW[verb]
+            if name in CONNECT:
+                item[shape.method] = self._connection(shape, described.kind, ending)
+            elif described.kind in _TRAVELLERS:
+                identity, schema = self._traveller(described.kind)
+                item[shape.method] = self._operation(
+                    shape, ending=ending, identity=identity, schema=schema
+                )
+            else:
+                item[shape.method] = self._operation(shape, ending=ending)
+        return self._with_parameters(item, named=True)
+
+    def _traveller(self, name: str) -> tuple[Document, str]:
+        struct, group = _TRAVELLERS[name]
+        schema = self._schemas.of_struct(struct)
+        identity = {"group": group, "version": "v1", "kind": name}
+        self._schemas.found[schema][GROUP_VERSION_KIND] = [identity]
+        return identity, schema
+
+    def _operation_id(self, shape: _Verb, ending: str, scope: str) -> str:
+        begin = _NAMED.get(shape.action, shape.action)
+        if shape.action == "deletecollection":
+            return f"{begin}{self._own}Collection{scope}{self._kind.kind}"
+        return f"{begin}{self._own}{scope}{self._kind.kind}{ending}"
+
+    def _operation(
+        self,
+        shape: _Verb,
+        *,
+        ending: str = "",
+        scope: str | None = None,
+        identity: Document | None = None,
+        schema: str = "",
+    ) -> Document:
+        schema = schema or self._name
         made: Document = {
-            "x-kubernetes-action": action, "x-kubernetes-group-version-kind": identity,
-            "operationId": f"{action}{kind.kind}", "parameters": parameters, "responses": answers,
-        }  # fmt: skip
-        if media:
-            made["requestBody"] = {"content": dict.fromkeys(media, body), "required": True}
+            "operationId": self._operation_id(shape, ending, self._scope_or(scope)),
+            "x-kubernetes-action": shape.action,
+            GROUP_VERSION_KIND: identity or self._identity,
+            "parameters": list(shape.parameters),
+            "responses": {
+                code: {
+                    "description": "OK" if code == "200" else "Created",
+                    "content": _content((JSON,), reference(self._given(shape.gives, schema))),
+                }
+                for code in sorted({"200", shape.code})
+            },
+        }
+        if shape.media:
+            needed = shape.takes != "DeleteOptions"
+            body = self._taken(shape.takes, schema)
+            made["requestBody"] = {"content": _content(shape.media, body), "required": needed}
         return made
 
-    sending = ("application/json", "application/yaml")
-    collection: Document = {}
-    single: Document = {}
-    for verb, place, method, action, parameters, media in (
-        ("list", collection, "get", "list", _LIST_PARAMETERS, ()),
-        ("create", collection, "post", "post", _WRITE_PARAMETERS, sending),
-        ("deletecollection", collection, "delete", "deletecollection", _LIST_PARAMETERS, ()),
-        ("get", single, "get", "get", [], ()),
-        ("update", single, "put", "put", _WRITE_PARAMETERS, sending),
-        ("patch", single, "patch", "patch", _WRITE_PARAMETERS, _PATCHES),
-        ("delete", single, "delete", "delete", _WRITE_PARAMETERS[:1], ()),
-    ):
-        if verb in kind.verbs:
-            place[method] = operation(action, parameters, media)
-    base = f"{root}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else ""
-    paths = {base or f"{root}/{kind.plural}": collection}
-    if kind.namespaced and "get" in collection:
-        paths[f"{root}/{kind.plural}"] = {"get": collection["get"]}
-    if single:
-        paths[f"{base or f'{root}/{kind.plural}'}/{{name}}"] = single
-    return paths
+    def _scope_or(self, scope: str | None) -> str:
+        return self._scope if scope is None else scope
+
+    def _given(self, gives: str, schema: str) -> str:
+        if gives in _TRAVELLERS:
+            return self._traveller(gives)[1]
+        return f"{schema}{gives}"
+
+    def _taken(self, takes: str, schema: str) -> Document:
+        if takes in _TRAVELLERS:
+            return reference(self._traveller(takes)[1])
+        return {"description": "A patch."} if takes else reference(schema)
+
+    def _connection(self, shape: _Verb, kind: str, ending: str) -> Document:
+        """A stream, or somebody else's HTTP."""
+        method = shape.method.capitalize()
+        identity = {**self._identity, "kind": kind or self._kind.kind}
+        return {
+            "operationId": f"connect{self._own}{method}{self._scope}{self._kind.kind}{ending}",
+            "x-kubernetes-action": "get" if ending == "Log" else "connect",
+            GROUP_VERSION_KIND: identity,
+            "responses": {
+                "200": {"description": "OK", "content": _content(("*/*",), {"type": "string"})}
+            },
+        }
 
 
-class _Schemas:
-    """The schemas of one document, by their names on the wire.
+def _content(media: tuple[str, ...], schema: Document) -> Document:
+    return {name: {"schema": schema} for name in media}
 
-    ``free``: kinds are objects of any shape (a version that is converted at the door).
-    """
 
-    def __init__(self, *, free: bool) -> None:
-        self.found: dict[str, Document] = {}
-        self._free = free
-
-    def of_kind(self, kind: Kind[Any], identity: Document) -> str:
-        """The name of the kind's schema, which says what it is the schema of."""
-        if self._free:
-            name = f"k8slite.{identity['version']}.{kind.kind}"
-            self.found[name] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-        else:
-            name = self._of_struct(kind.type, kind.merge_keys, "")
-        self.found[name] |= {"x-kubernetes-group-version-kind": [identity]}
-        return name
-
-    def _of_struct(self, struct: type, keys: Mapping[str, str], path: str) -> str:
-        module = "apimachinery.pkg.apis.meta" if struct.__module__ == _META else "api.core"
-        name = f"io.k8s.{module}.v1.{struct.__name__}"
-        if name in self.found:
-            return name
-        schema = self.found[name] = {"type": "object"}
-        text = struct.__dict__.get("__doc__")
-        if text:
-            schema["description"] = text.strip()
-        info = msgspec.inspect.type_info(struct)
-        assert isinstance(info, msgspec.inspect.StructType)
-        properties = {}
-        for field in info.fields:
-            wire = field.encode_name
-            inner = f"{path}.{wire}" if path else wire
-            found = self._of_type(field.type, keys, inner)
-            if wire.endswith(("Time", "Timestamp")) and found == {"type": "string"}:
-                found["format"] = "date-time"
-            key = keys.get(inner)
-            if key and found.get("type") == "array":
-                found["x-kubernetes-patch-strategy"] = "merge"
-                if key != PRIMITIVE:
-                    found["x-kubernetes-patch-merge-key"] = key
-            properties[wire] = found
-        schema["properties"] = properties
-        return name
-
-    def _of_type(self, type_: msgspec.inspect.Type, keys: Mapping[str, str], path: str) -> Document:
-        inspect = msgspec.inspect
-        match type_:
-            case inspect.StructType(cls=cls):
-                name = self._of_struct(cls, keys, path)
-                return {"allOf": [{"$ref": f"#/components/schemas/{name}"}]}
-            case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
-                return {"type": "array", "items": self._of_type(item, keys, path)}
-            case inspect.DictType(value_type=value):
-                return {"type": "object", "additionalProperties": self._of_type(value, keys, path)}
-            case inspect.UnionType(types=types):
-                return self._of_union(types, keys, path)
-            case inspect.StrType():
-                return {"type": "string"}
-            case inspect.BoolType():
-                return {"type": "boolean"}
-            case inspect.IntType():
-                return {"type": "integer", "format": "int64"}
-            case inspect.FloatType():
-                return {"type": "number", "format": "double"}
-        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-    def _of_union(
-        self, types: tuple[msgspec.inspect.Type, ...], keys: Mapping[str, str], path: str
-    ) -> Document:
-        inspect = msgspec.inspect
-        some = [type_ for type_ in types if not isinstance(type_, inspect.NoneType)]
-        if len(some) == 1:
-            return self._of_type(some[0], keys, path)
-        if all(isinstance(type_, inspect.IntType | inspect.StrType) for type_ in some):
-            return {
-                "x-kubernetes-int-or-string": True,
-                "oneOf": [{"type": "integer"}, {"type": "string"}],
-            }
-        return {"oneOf": [self._of_type(type_, keys, path) for type_ in some]}
+def operations(paths: Mapping[str, Document]) -> Iterator[tuple[str, str, Document]]:
+    """Path, method and operation of everything that ``paths`` serves."""
+    for path, item in paths.items():
+        for method, operation in item.items():
+            if method != "parameters":
+                yield path, method, operation

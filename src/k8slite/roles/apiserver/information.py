@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from aiohttp.web_request import BaseRequest
 
 from k8slite import __version__
-from k8slite.api import codec, discovery, openapi
+from k8slite.api import discovery
 from k8slite.api.errors import MethodNotAllowed, NotFound
 from k8slite.api.paths import Target
 from k8slite.api.scheme import Scheme
 from k8slite.roles.apiserver import metrics as metrics_module
 from k8slite.roles.apiserver.answers import Ready, of_object, of_text
+from k8slite.roles.apiserver.documents import Documents
 from k8slite.roles.apiserver.metrics import Metrics
 
 #: The API level announced. kubectl minds a skew of more than one minor version only in
@@ -40,7 +41,7 @@ class Information:
             f"/api/{version}": discovery.api_resource_list(scheme, "", version)
             for version in discovery.CORE_VERSIONS
         }
-        self._documents: dict[str, bytes] = {}  # OpenAPI, made when first asked for
+        self._documents = Documents(scheme)
         for group, versions in discovery.groups(scheme).items():
             self._versions[f"/apis/{group}"] = discovery.api_group(group, versions)
             for version in versions:
@@ -64,8 +65,8 @@ class Information:
                 return Ready(self._metrics.render(), content_type=metrics_module.CONTENT_TYPE)
             case "/api" | "/apis":
                 return self._roots(request, path)
-        if path.startswith("/openapi/v3"):
-            return self._openapi(path)
+        if first == "openapi":
+            return await self._documents.answer(request, path)
         document = self._versions.get(path)
         if document is None:
             raise NotFound(f"the server could not find the requested resource {path[:200]}")
@@ -80,25 +81,12 @@ class Information:
             "/healthz",
             "/livez",
             "/metrics",
+            "/openapi/v2",
             "/openapi/v3",
             "/readyz",
             "/version",
         ]
         return sorted((*own, *self._versions, *checks))
-
-    def _openapi(self, path: str) -> Ready:
-        """``/openapi/v3`` and the documents that it names."""
-        if not self._documents:
-            self._documents = {
-                place: codec.encode(openapi.document(self._scheme, group, version))
-                for place, (group, version) in openapi.group_versions(self._scheme).items()
-            }
-        if path == "/openapi/v3":
-            return of_object(openapi.index(self._documents))
-        document = self._documents.get(path.removeprefix("/openapi/v3/"))
-        if document is None:
-            raise NotFound(f"the server could not find the requested resource {path[:200]}")
-        return Ready(document)
 
     def _roots(self, request: BaseRequest, path: str) -> Ready:
         accept = request.headers.get("Accept", "")
