@@ -228,6 +228,30 @@ def test_the_legacy_edge_makes_no_table_but_nat(site: Site) -> None:
     site.do(edge.close())
 
 
+def test_the_nft_edge_takes_away_the_table_that_it_made(site: Site) -> None:
+    edge = NftEdge()
+    desired = DesiredRules("172.16.67.69")
+    desired.put(Portal("default/kubernetes:", "tcp", ("10.0.0.2",), 443, 46041))
+    site.do(edge.sync(desired.all()))
+    assert "nat" in site.run("nft", "list", "tables")
+    site.do(edge.remove())
+    assert site.run("nft", "list", "tables") == ""
+    site.do(edge.close())
+
+
+def test_the_nft_edge_is_not_misled_by_changes_elsewhere(site: Site) -> None:
+    edge = NftEdge()
+    desired = DesiredRules("172.16.67.69")
+    site.do(edge.sync({}))
+    site.run("nft", "add", "table", "ip", "somebody-else")
+    assert site.do(edge.intact())
+    site.run("nft", "delete", "table", "ip", "somebody-else")
+    desired.put(Portal("default/kubernetes:", "tcp", ("10.0.0.2",), 443, 46041))
+    site.do(edge.change(desired.take()))
+    assert "default/kubernetes:" in site.run("iptables-nft-save", "-t", "nat")
+    site.do(edge.close())
+
+
 class _Refusing(NftEdge):
     name = "refusing"
 

@@ -12,8 +12,18 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from tests.proxy.world import Handler, Net, World, ask, running, tcp_server, until
+from tests.proxy.world import (
+    Handler,
+    Net,
+    World,
+    ask,
+    running,
+    service_object,
+    tcp_server,
+    until,
+)
 
+from k8slite.api.kinds.service.types import ServicePort
 from k8slite.netfilter.edge import Edge
 
 PORTAL = "192.168.3.214"
@@ -249,6 +259,21 @@ def test_running_out_of_descriptors_slows_accepting_and_nothing_else(
             # The kernel kept the connection; it is served as soon as descriptors are there.
             assert await loop.sock_recv(late, 100) == b"late"
         first_writer.close()
+
+    with_server(net, new_edge, echo, story)
+
+
+def test_a_service_that_gets_no_socket_says_so_and_is_served_later(
+    net: Net, new_edge: NewEdge
+) -> None:
+    async def story(world: World) -> None:
+        ports = (ServicePort(port=80, protocol="TCP"),)
+        with no_descriptors_left():
+            await world.put(service_object("poor", "192.168.3.9", ports))
+            await until(lambda: world.recorded.events)
+        assert world.recorded.events[0][:2] == ("default/poor", "PortalNotOpened")
+        await until(lambda: "default/poor:" in world.proxy.listeners)
+        assert await ask(PORTAL, 80, b"fine") == b"fine"
 
     with_server(net, new_edge, echo, story)
 

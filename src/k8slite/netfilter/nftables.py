@@ -22,7 +22,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _ACK, _ECHO, _DUMP, _CREATE, _APPEND = 0x1, 0x4, 0x8, 0x300, 0x400, 0x800
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
-_NEWRULE, _GETRULE, _DELRULE, _GETGEN = (_NFTABLES << 8 | n for n in (6, 7, 8, 16))
+_DELTABLE, _NEWRULE, _GETRULE, _DELRULE, _GETGEN = (_NFTABLES << 8 | n for n in (2, 6, 7, 8, 16))
 _IPV4 = 2  # NFPROTO_IPV4
 _TABLE, _CHAIN, _HANDLE, _EXPRESSIONS = 1, 2, 3, 4  # NFTA_RULE_*
 
@@ -96,6 +96,16 @@ class Nftables:
         for rule in change.remove:
             del handles[rule]
         handles.update(added)
+
+    def delete_nat(self, generation: bytes) -> None:
+        """Delete the table ``ip nat``, unless something changed since ``generation``."""
+        name = _attribute(_TABLE, b"nat\0")
+        begin = self._bracket(_BATCH_BEGIN, _attribute(1, generation))
+        delete = self._message(_DELTABLE, _ACK, name)
+        self._link.send(begin + delete + self._bracket(_BATCH_END, b""))
+        for kind, payload, _ in self._events():
+            if kind == _NLMSG_ERROR:
+                _raise_for(-struct.unpack_from("=i", payload)[0])
 
     def _message(self, kind: int, flags: int, attributes: bytes) -> bytes:
         self._sequence += 1

@@ -162,7 +162,19 @@ class NftEdge:
                 lines += [f":{chain} - [0:0]", f"-X {chain}"]
         if lines:
             self._restore(lines)
+            self._remove_empty_table()
         self._left, self._present, self._handles = None, {}, None
+
+    def _remove_empty_table(self) -> None:
+        """iptables-nft makes the table with its first rule and never takes it away. An empty one
+        does nothing, so when ours were the last rules it goes too."""
+        assert self._kernel is not None
+        before = self._kernel.generation()
+        if self._list().empty:
+            try:
+                self._kernel.delete_nat(before)
+            except Drifted:
+                pass  # somebody begins to use it
 
     def _list(self) -> _Listing:
         tool = (self._tools or self._probe())[1]
@@ -179,6 +191,13 @@ class _Listing:
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = lines
         self.chains = {line[1:].split(" ", 1)[0] for line in lines if line.startswith(":")}
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing but built-in chains that let everything pass."""
+        rules = any(line.startswith("-A") for line in self.lines)
+        chains = [line.split(" ")[1] for line in self.lines if line.startswith(":")]
+        return not rules and set(chains) == {"ACCEPT"}
 
     def rules(self, chain: str, expected: Iterable[Rule] = ()) -> list[Rule | None]:
         """The chain's rules in order; None for one that is not of our form. Those ``expected``

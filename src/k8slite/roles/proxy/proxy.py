@@ -31,7 +31,7 @@ from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.ports import PortalPort, endpoints_of, portal_ports
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.stream import Pipes
-from k8slite.roles.proxy.tcp import CONNECT_TIMEOUTS, TcpListener
+from k8slite.roles.proxy.tcp import CONNECT_TIMEOUTS, TcpListener, Upstreams
 from k8slite.roles.proxy.udp import IDLE_SECONDS, UdpListener
 
 log = structlog.get_logger()
@@ -99,6 +99,7 @@ class Proxy:
         self._fresh: dict[Address, int] = {}  # UDP portals with new rules, and their listeners
         self._conntrack: Conntrack | None = None
         self._pipes = Pipes()
+        self._upstreams = Upstreams()
         self._reactor: Reactor | None = None
 
     @property
@@ -125,7 +126,10 @@ class Proxy:
         try:
             # Everything once before the first write: rules of an earlier run that are right stay.
             for service in tuple(self._services.items()):
-                await self._converge(service.key)
+                try:
+                    await self._converge(service.key)
+                except OSError:
+                    self._queue.retry(service.key)  # it was said; the others go on
             async with asyncio.TaskGroup() as group:
                 for name, job in (
                     ("proxy-services", self._queue.work(self._converge)),
@@ -168,7 +172,7 @@ class Proxy:
             self._close(port.name)
             listener = None
         if listener is None:
-            listener = self._listeners[port.name] = self._listen(port)
+            listener = self._listeners[port.name] = self._listen(service, port)
             had = None
         endpoints = self._endpoints.get(port.name.split(":", 1)[0])
         if listener.balancer.set_endpoints(endpoints_of(endpoints, port)):
@@ -192,15 +196,24 @@ class Proxy:
             )  # fmt: skip
         self._conflicts[port.name] = said
 
-    def _listen(self, port: PortalPort) -> Listener:
+    def _listen(self, service: Service | None, port: PortalPort) -> Listener:
         """Raises OSError when no socket can be had; the work queue tries again."""
+        try:
+            return self._new_listener(port)
+        except OSError as error:
+            if service is not None:
+                said = f"port {port.name}: cannot listen: {error.strerror}; will try again"
+                self._recorder.event(service, "PortalNotOpened", said, "Warning")
+            raise
+
+    def _new_listener(self, port: PortalPort) -> Listener:
         assert self._reactor is not None
         balancer = Balancer(self._clock.rng, affinity=port.affinity)
         counters = self.counters.of(port.name)
         if port.protocol == "tcp":
             return TcpListener(
-                port.name, self._reactor, self._pipes, balancer, counters, self._clock,
-                timeouts=self._connect_timeouts,
+                port.name, self._reactor, self._pipes, self._upstreams, balancer, counters,
+                self._clock, timeouts=self._connect_timeouts,
             )  # fmt: skip
         return UdpListener(
             port.name, self._reactor, balancer, counters, self._clock, self._original_target,
@@ -301,6 +314,7 @@ class Proxy:
             listener.abort()
         self._listeners.clear()
         self._pipes.close()
+        self._upstreams.close()
         if self._reactor is not None:
             self._reactor.shut()
         if self._conntrack is not None:

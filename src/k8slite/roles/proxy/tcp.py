@@ -43,6 +43,28 @@ def origin(address: str, port: int) -> bytes:
     return struct.pack("!H", port) + socket.inet_aton(address)
 
 
+class Upstreams:
+    """A socket ready for the next connection of any listener: a client is only taken out of the
+    kernel's queue when there is a descriptor to serve it with."""
+
+    def __init__(self) -> None:
+        self._ready: socket.socket | None = None
+
+    def take(self) -> socket.socket:
+        """Raises OSError when there are no descriptors left."""
+        ready, self._ready = self._ready, None
+        return ready or _upstream_socket()
+
+    def give(self, unused: socket.socket) -> None:
+        self.close()
+        self._ready = unused
+
+    def close(self) -> None:
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+
+
 class TcpListener:
     """Accepts on a random port of all addresses, because REDIRECT goes to whatever interface the
     packet came in by. ``port`` is the one it got. Raises OSError when it cannot listen."""
@@ -54,6 +76,7 @@ class TcpListener:
         name: str,
         reactor: Reactor,
         pipes: Pipes,
+        upstreams: Upstreams,
         balancer: Balancer,
         counters: PortCounters,
         clock: Clock,
@@ -65,6 +88,7 @@ class TcpListener:
         self.counters = counters
         self.reactor = reactor
         self.pipes = pipes
+        self.upstreams = upstreams
         self.clock = clock
         self.timeouts = timeouts
         self._loop = asyncio.get_running_loop()
@@ -72,7 +96,6 @@ class TcpListener:
         self._streams: set[Stream] = set()
         self._attempts: set[_Attempt] = set()
         self._resume: asyncio.TimerHandle | None = None
-        self._spare: socket.socket | None = None
         self._socket = _listening_socket()
         self.port: int = self._socket.getsockname()[1]
         self._listen()
@@ -93,9 +116,6 @@ class TcpListener:
             self._resume.cancel()
         self.reactor.remove(self._socket.fileno())
         self.reactor.close(self._socket)
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
 
     def abort(self) -> None:
         """Stop, and break off what is established."""
@@ -112,27 +132,32 @@ class TcpListener:
     def _accept(self, event: int) -> None:
         for _ in range(_ACCEPTS):
             try:
-                # The upstream socket comes first: a client is only taken when it can be served.
-                upstream = self._spare or _upstream_socket()
-                self._spare = upstream
+                upstream = self.upstreams.take()
+            except OSError as error:
+                self._pause(error)
+                return
+            try:
                 client, (host, _) = self._socket.accept()
             except BlockingIOError:
+                self.upstreams.give(upstream)
                 return
             except OSError as error:
+                self.upstreams.give(upstream)
                 if error.errno in _EXHAUSTED:
                     self._pause(error)
                     return
                 continue  # the client gave up before it was taken
-            self._spare = None
             client.setblocking(False)
             if not self._came_through_portal(client):
                 self.counters.strangers += 1
-                self._turn_away(client, upstream)
             elif not len(self.balancer):
                 self.counters.unserved += 1
-                self._turn_away(client, upstream)
             else:
                 _Attempt(self, client, host, upstream).begin()
+                continue
+            reset(client)
+            client.close()
+            self.upstreams.give(upstream)
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the kernel's queue for a moment; everything else goes on."""
@@ -148,14 +173,6 @@ class TcpListener:
         except OSError:
             return False  # not tracked, so not rewritten
         return target[2:8] in self._origins
-
-    def _turn_away(self, client: socket.socket, upstream: socket.socket) -> None:
-        reset(client)
-        client.close()
-        if self._spare is None:
-            self._spare = upstream
-        else:
-            upstream.close()
 
     def begun(self, attempt: _Attempt) -> None:
         self._attempts.add(attempt)
@@ -229,7 +246,7 @@ class _Attempt:
         """Begin to connect. Returns False when that fails on the spot."""
         listener = self._listener
         try:
-            server = self._server or _upstream_socket()
+            server = self._server or listener.upstreams.take()
             self._server = server
             code = server.connect_ex(endpoint)
         except OSError:
