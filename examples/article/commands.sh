@@ -18,11 +18,11 @@ step() {
 
 # The article says: if some pods are still pending, wait a little.
 until_running() {
-    local tries=600
+    local tries=60
     until [ "$("${kubectl[@]}" get pods -o 'jsonpath={range .items[*]}{.status.phase}{"\n"}{end}' \
         -s "$server" | grep -c '^Running$')" -eq "$1" ]; do
         [ $((tries -= 1)) -gt 0 ] || { "${kubectl[@]}" get pods -s "$server" >&2; exit 1; }
-        sleep 0.1
+        sleep 0.2
     done
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from k8slite.api import selectors
+from k8slite.api import selectors, v1beta3
 from k8slite.api.errors import BadRequest
 
 Raw = dict[str, Any]
@@ -37,7 +37,8 @@ def controller(
     """A ReplicationController as v0.17's run-container made it: labels and selector
     ``run-container=<name>`` unless others are given. ``host_port`` is the first port's.
 
-    Raises BadRequest.
+    The document is meant in v1beta3, as that command spoke it: an image without a tag is then the
+    one that is there, and a node without a registry can run it. Raises BadRequest.
     """
     if not image:
         raise BadRequest(f"run-container {name}: say the image: --image=IMAGE")
@@ -55,8 +56,8 @@ def controller(
         container["command"] = list(command)
     if args:
         container["args"] = list(args)
-    return {
-        "apiVersion": "v1",
+    meant = {
+        "apiVersion": "v1beta3",
         "kind": "ReplicationController",
         "metadata": {"name": name, "labels": chosen},
         "spec": {
@@ -65,6 +66,7 @@ def controller(
             "template": {"metadata": {"labels": chosen}, "spec": {"containers": [container]}},
         },
     }
+    return v1beta3.from_v1beta3(meant)
 
 
 def _variable(text: str) -> Raw:
