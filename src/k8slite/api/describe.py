@@ -28,7 +28,7 @@ from k8slite.api.scheme import Kind
 from k8slite.api.selectors import match_labels
 from k8slite.api.tables import NONE, age_in_words, labels_or_none
 
-_WIDTH = 24
+_WIDTH = 26
 
 
 @dataclass(frozen=True, slots=True)

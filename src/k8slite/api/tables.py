@@ -89,6 +89,15 @@ def labels_or_none(labels: Labels) -> str:
     return format_labels(labels) or NONE
 
 
+def own_labels(obj: Object) -> str:
+    """The labels that somebody gave the object: those that every node and namespace gets by
+    itself (``kubernetes.io/…``) were not in the article and would hide what matters."""
+    labels = obj.metadata.labels or {}
+    return labels_or_none({k: v for k, v in labels.items() if not k.startswith(_OF_ITSELF)})
+
+
+_OF_ITSELF = ("kubernetes.io/", "beta.kubernetes.io/")
+
 NAME: Column[Any] = single("Name", name_of)
 AGE: Column[Any] = aged("Age")
 

@@ -37,6 +37,17 @@ def kind_of(word: str, scheme: Scheme) -> Kind[Any]:
     raise BadRequest(f"there is no resource type {word!r}; {mend}")
 
 
+def document_kind(name: str, scheme: Scheme) -> Kind[Any]:
+    """The kind that a document names. Raises BadRequest that suggests the nearest there is."""
+    kind = scheme.named(name)
+    if kind is not None:
+        return kind
+    known = {kind.kind.lower(): kind.kind for kind in scheme}
+    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    mend = f"did you mean {known[near[0]]}?" if near else f"known are {', '.join(known.values())}"
+    raise BadRequest(f"there is no kind {name!r}; {mend}")
+
+
 def kinds_of(words: str, scheme: Scheme) -> list[Kind[Any]]:
     """``services,minions``, or a category: ``all``. Raises BadRequest."""
     found: dict[str, Kind[Any]] = {}

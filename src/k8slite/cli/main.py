@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -64,6 +65,11 @@ def build(called: str) -> typer.Typer:
     return app
 
 
+@cache
+def _command(called: str) -> Any:
+    return typer.main.get_command(build(called))
+
+
 def _root() -> None:
     """Kubernetes small enough to read."""
 
@@ -78,9 +84,8 @@ def run(words: Sequence[str]) -> int:
     called = _called(os.environ.get("COMP_WORDS", "").split() or words)
     if called == "ctl":
         words = import_module("k8slite.cli.ctl.arguments").normalised(words)
-    command: Any = typer.main.get_command(build(called))
     try:
-        code = command.main(list(words), prog_name="k8slite", standalone_mode=False)
+        code = _command(called).main(list(words), prog_name="k8slite", standalone_mode=False)
     except TyperException as error:
         return _refuse(error)
     except typer.Exit as ended:

@@ -7,7 +7,7 @@ is an UnknownOutcome. Nothing is retried here.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -127,6 +127,7 @@ class HttpClient:
         body: bytes | None = None,
         content_type: str = JSON,
         accept: str = JSON,
+        headers: Mapping[str, str] | None = None,
         endless: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A successful response whose body is still to be read. Raises ApiError."""
@@ -136,12 +137,12 @@ class HttpClient:
             sock_connect=_CONNECT_SECONDS,
             sock_read=None if endless else self._timeout,
         )
-        headers = {"Accept": accept}
+        sent = {"Accept": accept, **(headers or {})}
         if body is not None:
-            headers["Content-Type"] = content_type
+            sent["Content-Type"] = content_type
         try:
             async with self._open().request(
-                method, self.url(path, query), data=body, headers=headers, timeout=timeout,
+                method, self.url(path, query), data=body, headers=sent, timeout=timeout,
                 server_hostname=self.access.tls_name or None,
             ) as response:  # fmt: skip
                 if response.status >= 400:
@@ -198,18 +199,30 @@ class HttpClient:
     async def upgrade(
         self, path: str, query: Query, protocols: tuple[str, ...]
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A WebSocket. A server that will not have one says why in an ordinary answer, which
-        only an ordinary request can read. Raises ApiError."""
+        """A WebSocket. Raises ApiError."""
         try:
             async with self._open().ws_connect(
                 self.url(path, query), protocols=protocols, max_msg_size=MAX_LINE
             ) as socket:
                 yield socket
         except aiohttp.WSServerHandshakeError as error:
-            await self.request("GET", path, query=query)
+            await self._ask_why(path, query, protocols)
             raise Unavailable(f"{self.access.host} speaks no WebSocket: {error.message}") from None
         except aiohttp.ClientError as error:
             raise self._lost(error, read=True, method="GET", path=path) from None
+
+    async def _ask_why(self, path: str, query: Query, protocols: tuple[str, ...]) -> None:
+        """Ask for a WebSocket once more as an ordinary request: aiohttp drops the answer in which
+        the server says why there is none. Raises ApiError."""
+        headers = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "azhzbGl0ZS1hc2tzLXdoeQ==",
+            "Sec-WebSocket-Protocol": ", ".join(protocols),
+        }
+        async with self.open("GET", path, query=query, headers=headers) as response:
+            response.close()
 
     def _lost(self, error: aiohttp.ClientError, *, read: bool, method: str, path: str) -> ApiError:
         host = self.access.host

@@ -12,7 +12,7 @@ from k8slite.api import codec, v1beta3
 from k8slite.api.errors import BadRequest
 from k8slite.api.kinds import SCHEME
 from k8slite.api.scheme import Kind
-from k8slite.api.words import kind_of
+from k8slite.api.words import document_kind
 
 Raw = dict[str, Any]
 
@@ -29,15 +29,10 @@ class Document:
     @property
     def kind(self) -> Kind[Any]:
         """Raises BadRequest for a kind that nobody declared."""
-        found = SCHEME.named(self.raw["kind"])
-        if found is not None:
-            return found
         try:
-            near = kind_of(self.raw["kind"], SCHEME).kind
-            mend = f"; did you mean {near}?"
+            return document_kind(self.raw["kind"], SCHEME)
         except BadRequest as error:
-            mend = f" ({error.message})"
-        raise BadRequest(f"{self.source}: there is no kind {self.raw['kind']!r}{mend}")
+            raise BadRequest(f"{self.source}: {error.message}") from None
 
     @property
     def version(self) -> str:

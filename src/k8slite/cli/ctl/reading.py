@@ -64,8 +64,14 @@ class Found:
 
         objects = [typed(self.kind, msgspec.json.encode(raw)) for raw in self.raw]
         if self.kind is EVENT:
-            objects.sort(key=lambda event: last_seen(event) or "")
+            objects.sort(key=_moment)
         return objects
+
+
+def _moment(event: Any) -> tuple[str, int]:
+    """When an event was last seen; within a second, when it was written."""
+    written = event.metadata.resource_version
+    return last_seen(event) or "", int(written) if written.isdigit() else 0
 
 
 async def named(call: Call, kind: Kind[Any], name: str, namespace: str, version: str = "") -> Raw:

@@ -229,7 +229,9 @@ async def _apply(
             if attempt == 4:
                 raise
         else:
-            return raw, "configured"
+            # A patch of what the server does not know, or knows by another spelling, is none.
+            same = raw["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"]
+            return raw, "unchanged" if same else "configured"
     raise AssertionError("unreachable")
 
 

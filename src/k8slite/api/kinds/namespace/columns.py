@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from k8slite.api.kinds.namespace.types import Namespace
 from k8slite.api.scheme import Column
-from k8slite.api.tables import AGE, NAME, labels_or_none, single
+from k8slite.api.tables import AGE, NAME, own_labels, single
 
 ARTICLE_COLUMNS: tuple[Column[Namespace], ...] = (
     single("NAME", lambda namespace: namespace.metadata.name),
-    single("LABELS", lambda namespace: labels_or_none(namespace.metadata.labels)),
+    single("LABELS", own_labels),
     single("STATUS", lambda namespace: namespace.status.phase),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k8slite.api.kinds.node.types import Node
 from k8slite.api.scheme import Column
-from k8slite.api.tables import AGE, NAME, NONE, UNKNOWN, labels_or_none, single
+from k8slite.api.tables import AGE, NAME, NONE, UNKNOWN, own_labels, single
 
 _ROLE = "node-role.kubernetes.io/"
 
@@ -36,7 +36,7 @@ def _info(node: Node, field: str) -> str:
 
 ARTICLE_COLUMNS: tuple[Column[Node], ...] = (
     single("NAME", lambda node: node.metadata.name),
-    single("LABELS", lambda node: labels_or_none(node.metadata.labels)),
+    single("LABELS", own_labels),
     single("STATUS", status),
 )
 
