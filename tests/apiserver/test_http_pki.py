@@ -119,3 +119,13 @@ def test_an_interrupted_start_is_an_ordinary_start(tmp_path: Path) -> None:
             path.unlink()
             Pki(tmp_path, Clock()).ensure(["10.0.0.1"])
             assert path.exists()
+
+
+def test_a_context_in_use_takes_the_renewed_certificate(pki: Pki, calendar: Calendar) -> None:
+    context = pki.server_context()
+    calendar.days = 320
+    pki.ensure(["10.0.0.1", "192.168.3.2"], "10.0.0.1")
+    pki.reload(context)
+    assert {entry["subject"] for entry in context.get_ca_certs()} == {
+        ((("commonName", "k8slite-ca"),),)
+    }

@@ -14,7 +14,8 @@ import pytest
 from aiohttp import WSMsgType, web
 from http_serving import Served, eventually, pod, serving
 
-from k8slite.roles.apiserver.streams import proxyable, relocated
+from k8slite.roles.apiserver.backends import proxyable
+from k8slite.roles.apiserver.streams import relocated
 
 PODS = "/api/v1/namespaces/default/pods"
 SERVICES = "/api/v1/namespaces/default/services"
@@ -93,7 +94,7 @@ async def listening(context: ssl.SSLContext | None = None) -> AsyncIterator[Back
 async def api(shared_data: Path) -> AsyncIterator[Served]:
     """The backends of these tests listen on loopback, which is not proxied to otherwise."""
     async with serving(shared_data) as served:
-        served.server.dispatcher.streams.dialable = lambda address: True
+        served.server.dispatcher.backends.dialable = lambda address: True
         yield served
 
 
@@ -281,7 +282,7 @@ async def test_a_service_is_proxied_to_its_endpoints(
         seen.append(address)
         return False
 
-    api.server.dispatcher.streams.dialable = note
+    api.server.dispatcher.backends.dialable = note
     assert (await api.get(f"{SERVICES}/{name}/proxy/")).status == 400
     assert seen == ["10.9.9.9"]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
-from http_serving import Served, pod
+from http_serving import Served, eventually, pod
+
+from k8slite.api.kinds import CONFIG_MAP
 
 PODS = "/api/v1/namespaces/default/pods"
 CONFIGS = "/api/v1/namespaces/default/configmaps"
@@ -246,3 +249,24 @@ async def test_what_is_not_served_says_so(api: Served, method: str, path: str, s
     body = json.dumps({}).encode() if method in ("POST", "PUT", "PATCH") else None
     answer = await api.ask(method, path, body)
     assert (answer.status, answer.json["code"]) == (status, status)
+
+
+async def test_a_write_is_finished_even_when_its_client_is_gone(api: Served) -> None:
+    body = json.dumps({"metadata": {"name": "c"}})
+    _, writer = await asyncio.open_connection("127.0.0.1", api.server.ports["insecure"])
+    head = f"POST {CONFIGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(f"{head}{body}".encode())
+    await writer.drain()
+    writer.close()
+    await eventually(lambda: api.cache.table(CONFIG_MAP).get("default/c") is not None)
+
+
+async def test_requests_may_be_sent_one_behind_the_other(api: Served) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.server.ports["insecure"])
+    request = "GET /api/v1/namespaces/default/pods HTTP/1.1\r\nHost: localhost\r\n"
+    writer.write(f"{request}\r\n{request}\r\n{request}Connection: close\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        answers = await reader.read()
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+    assert answers.count(b"Connection: close") == 1
+    writer.close()

@@ -29,6 +29,7 @@ from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.roles.apiserver import forms
 from k8slite.roles.apiserver.answers import Ready, of_error, of_object
+from k8slite.roles.apiserver.backends import Backends
 from k8slite.roles.apiserver.forms import Form
 from k8slite.roles.apiserver.information import Information
 from k8slite.roles.apiserver.metrics import Metrics
@@ -76,7 +77,8 @@ class Dispatcher:
         self._writes = Writes(registry, cache, clock)
         self.ongoing = Ongoing()
         self.watches = Watches(cache, clock, self.ongoing)
-        self.streams = Streams(settings, registry, pki, clock, self.ongoing)
+        self.backends = Backends(registry, clock, settings.node_port)
+        self.streams = Streams(self.backends, pki, self.ongoing)
         self.metrics = Metrics(clock)
         self._information = Information(registry.scheme, self.metrics, health)
         self.metrics.gauge(

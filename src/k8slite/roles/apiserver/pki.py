@@ -234,6 +234,11 @@ class Pki:
         context.set_alpn_protocols(["http/1.1"])
         return context
 
+    def reload(self, context: ssl.SSLContext, name: str = "apiserver") -> None:
+        """Let a context that is in use hand out the certificate that is on disk now."""
+        context.load_cert_chain(self.certificate(name), self.key(name))
+        context.load_verify_locations(self.certificate("ca"))
+
     def client_context(self, name: str = "apiserver") -> ssl.SSLContext:
         """TLS for calls to servers of this cluster, with ``name``'s certificate."""
         context = ssl.create_default_context(cafile=str(self.certificate("ca")))

@@ -38,6 +38,9 @@ log = structlog.get_logger()
 KEEP_ALIVE = 120.0
 GRACE = 3.0
 
+#: Seconds between looks at the certificates.
+RENEW_EVERY = 86400.0
+
 #: aiohttp's own log: what it has to say about malformed requests interests nobody.
 _quiet = logging.getLogger("k8slite.http")
 _quiet.addHandler(logging.NullHandler())
@@ -116,15 +119,17 @@ class ApiServer:
             await asyncio.to_thread(self.pki.write_kubeconfig, address)
             self.started.set()
             async with asyncio.TaskGroup() as group:
+                group.create_task(forever("pki", self._renew()), name="pki")
                 for name, coro in self.dispatcher.tasks():
                     group.create_task(forever(name, coro), name=name)
 
     def _doors(self) -> list[tuple[Door, int, ssl.SSLContext | None]]:
         settings = self.settings
         plain = PlainDoor(settings.insecure_allow, (settings.node_name,))
+        self._secure = self.pki.server_context()
         return [
             (plain, settings.port, None),
-            (SecureDoor(self.pki), settings.secure_port, self.pki.server_context()),
+            (SecureDoor(self.pki), settings.secure_port, self._secure),
             (ReadOnlyDoor(), settings.read_only_port, None),
         ]
 
@@ -134,6 +139,13 @@ class ApiServer:
         portal = ipaddress.ip_network(settings.portal_net, strict=False)
         addresses = (settings.node_ip, str(portal[2]), *own_addresses())
         self.pki.ensure([name for name in addresses if name], settings.node_name)
+
+    async def _renew(self) -> None:
+        """Look at the certificates every day; new connections get the new ones."""
+        while True:
+            await self._clock.sleep(RENEW_EVERY)
+            await asyncio.to_thread(self._prepare)
+            self.pki.reload(self._secure)
 
     @asynccontextmanager
     async def _listening(

@@ -7,10 +7,8 @@ of the slower side.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -29,17 +27,13 @@ from k8slite.api.errors import (
     Unavailable,
     from_status,
 )
-from k8slite.api.kinds import ENDPOINTS, NODE, POD, SERVICE
-from k8slite.api.kinds.node.types import Node
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.meta import Status
-from k8slite.api.paths import ProxyName, Target, parse_proxy_name
-from k8slite.config import Settings
-from k8slite.kit.clock import Clock
+from k8slite.api.paths import Target
 from k8slite.roles.apiserver.answers import Ready
+from k8slite.roles.apiserver.backends import Backend, Backends
 from k8slite.roles.apiserver.ongoing import Ongoing
 from k8slite.roles.apiserver.pki import Pki
-from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.watching import Chunks
 
 #: Seconds to reach the other end.
@@ -66,43 +60,13 @@ _OURS = frozenset(("host", "authorization", "content-length", "sec-websocket-key
                    "sec-websocket-protocol"))  # fmt: skip
 
 
-def proxyable(address: str) -> bool:
-    """May the proxy dial this? Not what only this host could mean by it."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast
-                or parsed.is_unspecified)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """The other end of a proxied request."""
-
-    url: str  # scheme://host:port, no slash at the end
-    node: bool = False  # speaks with the cluster's certificates
-
-
 class Streams:
-    """pods/log, pods/exec, and the proxies. ``dialable`` says which addresses may be dialled."""
+    """pods/log, pods/exec, and the proxies."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        registry: Registry,
-        pki: Pki,
-        clock: Clock,
-        ongoing: Ongoing,
-        dialable: Callable[[str], bool] = proxyable,
-    ) -> None:
-        self._settings = settings
-        self._registry = registry
-        self._cache = registry.cache
+    def __init__(self, backends: Backends, pki: Pki, ongoing: Ongoing) -> None:
+        self._backends = backends
         self._pki = pki
-        self._clock = clock
         self._ongoing = ongoing
-        self.dialable = dialable
         self._session: aiohttp.ClientSession | None = None
         self._node_tls: Any = None
 
@@ -144,9 +108,10 @@ class Streams:
     async def _log(self, request: BaseRequest, target: Target) -> web.StreamResponse:
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{request.method} is not served for logs")
-        pod, container = self._container(target)
+        pod, container = self._backends.container(target)
         options = [(name, target.query.text(name)) for name in _LOG_OPTIONS if name in target.query]
-        url = f"{self._node_of(pod)}/containerLogs/{_place(pod, container)}?{urlencode(options)}"
+        node = self._backends.node_of(pod)
+        url = f"{node}/containerLogs/{_place(pod, container)}?{urlencode(options)}"
         async with self._reached(request.method, url, ssl=self._node_tls) as response:
             if response.status != 200:
                 raise await _error_of(response)
@@ -163,35 +128,6 @@ class Streams:
             except aiohttp.ClientError:
                 chunks.drop()  # cut short: the client must not take it for the end of the log
             return chunks
-
-    def _container(self, target: Target) -> tuple[Pod, str]:
-        """The pod and container that are meant. Raises NotFound, BadRequest."""
-        pod = self._registry.get(POD, target.namespace, target.name).object
-        names = [container.name for container in pod.spec.containers]
-        asked = target.query.text("container")
-        if not asked:
-            if len(names) != 1:
-                raise BadRequest(
-                    f"a container name must be specified for pod {target.name}, choose one of: "
-                    f"[{' '.join(names)}]"
-                )
-            asked = names[0]
-        elif asked not in names and asked not in [c.name for c in pod.spec.init_containers]:
-            raise BadRequest(f"container {asked[:80]} is not valid for pod {target.name}")
-        return pod, asked
-
-    def _node_of(self, pod: Pod) -> str:
-        """The URL of the node API behind a pod. Raises BadRequest, NotFound."""
-        if not pod.spec.node_name:
-            raise BadRequest(f"pod {pod.metadata.name} does not have a host assigned")
-        return self._node_url(self._registry.get(NODE, "", pod.spec.node_name).object)
-
-    def _node_url(self, node: Node, port: str = "") -> str:
-        addresses = {address.type: address.address for address in node.status.addresses}
-        host = addresses.get("InternalIP") or addresses.get("Hostname") or node.metadata.name
-        endpoints = node.status.daemon_endpoints
-        own = endpoints.kubelet_endpoint.port if endpoints and endpoints.kubelet_endpoint else 0
-        return f"https://{_bracketed(host)}:{port or own or self._settings.node_port}"
 
     @asynccontextmanager
     async def _reached(
@@ -213,9 +149,9 @@ class Streams:
         if not target.query.get("command"):
             raise BadRequest("you must specify at least 1 command for the container")
         _require_websocket(request)
-        pod, container = self._container(target)
+        pod, container = self._backends.container(target)
         options = [(name, value) for name in _EXEC_OPTIONS for value in target.query.get(name, ())]
-        url = f"{self._node_of(pod)}/exec/{_place(pod, container)}?{urlencode(options)}"
+        url = f"{self._backends.node_of(pod)}/exec/{_place(pod, container)}?{urlencode(options)}"
         offered = _protocols(request)
         usable = [name for name in EXEC_PROTOCOLS if name in offered]
         if not usable:
@@ -262,7 +198,7 @@ class Streams:
     # -- proxies -----------------------------------------------------------------------------
 
     async def _proxy(self, request: BaseRequest, target: Target) -> web.StreamResponse:
-        backend = self._backend(target)
+        backend = self._backends.of(target)
         if not target.rest and request.method in ("GET", "HEAD"):
             query = f"?{target.raw_query}" if target.raw_query else ""
             location = f"{request.raw_path.partition('?')[0]}/{query}"
@@ -307,65 +243,6 @@ class Streams:
             if request.transport is not None:
                 request.transport.abort()  # what was sent is not the whole
         return answer
-
-    def _backend(self, target: Target) -> Backend:
-        """Raises NotFound, BadRequest, Unavailable."""
-        named = parse_proxy_name(target.name)
-        match target.of.kind:
-            case "Pod":
-                return self._pod_backend(target, named)
-            case "Service":
-                return self._service_backend(target, named)
-            case "Node":
-                node = self._registry.get(NODE, "", named.name).object
-                own = self._node_url(node)
-                if not named.port or own.endswith(f":{named.port}"):
-                    return Backend(own, node=True)
-                host = urlsplit(own).hostname or ""
-                return self._at(host, _port_number(named.port), named.scheme)
-        raise NotFound(f"{target.of.plural} cannot be proxied")
-
-    def _at(self, host: str, port: int, scheme: str) -> Backend:
-        if not self.dialable(host):
-            raise BadRequest(f"address {host or '(none)'} cannot be proxied to")
-        return Backend(f"{scheme or 'http'}://{_bracketed(host)}:{port}")
-
-    def _pod_backend(self, target: Target, named: ProxyName) -> Backend:
-        pod = self._registry.get(POD, target.namespace, named.name).object
-        if not pod.status.pod_ip:
-            raise Unavailable(f"pod {named.name} has no address yet", retry_after=1)
-        ports = [port for container in pod.spec.containers for port in container.ports]
-        if not named.port:
-            number = ports[0].container_port if ports else 80
-        else:
-            by_name = {port.name: port.container_port for port in ports if port.name}
-            number = by_name.get(named.port) or _port_number(named.port)
-        return self._at(pod.status.pod_ip, number, named.scheme)
-
-    def _service_backend(self, target: Target, named: ProxyName) -> Backend:
-        """A ready endpoint, at random."""
-        service = self._registry.get(SERVICE, target.namespace, named.name).object
-        wanted = named.port
-        for port in service.spec.ports:
-            if wanted and str(port.port) == wanted:
-                wanted = port.name
-                break
-        else:
-            if not wanted and service.spec.ports:
-                wanted = service.spec.ports[0].name
-        table = self._cache.table(ENDPOINTS)
-        endpoints = table.get(f"{target.namespace}/{named.name}")
-        choices = [
-            (address.ip, port.port)
-            for subset in (endpoints.object.subsets if endpoints is not None else ())
-            for port in subset.ports
-            if port.name == wanted or str(port.port) == wanted
-            for address in subset.addresses
-        ]
-        if not choices:
-            raise Unavailable(f'no endpoints available for service "{target.name}"', retry_after=1)
-        host, number = self._clock.rng.choice(choices)
-        return self._at(host, number, named.scheme)
 
 
 async def _both_ways(near: web.WebSocketResponse, far: aiohttp.ClientWebSocketResponse) -> None:
@@ -417,16 +294,6 @@ def _protocols(request: BaseRequest) -> list[str]:
 def _place(pod: Pod, container: str) -> str:
     meta = pod.metadata
     return f"{quote(meta.namespace, safe='')}/{quote(meta.name, safe='')}/{quote(container)}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _port_number(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536:
-        return int(text)
-    raise BadRequest(f'"{text[:80]}" is neither a port number nor the name of a port')
 
 
 def _onward(request: BaseRequest) -> CIMultiDict[str]:

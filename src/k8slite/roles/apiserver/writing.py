@@ -40,8 +40,9 @@ MAX_BODY = 3 * 1024 * 1024
 #: Seconds that a client may take to send a body.
 BODY_PATIENCE = 60.0
 
-#: YAML beyond this is read on a thread: libyaml takes a second for a few megabytes.
-_LONG_YAML = 1 << 15
+#: Bodies beyond this are read on a thread: libyaml takes a second for a few megabytes, and JSON
+#: whose keys must be counted a third of one.
+_LONG = 1 << 15
 
 #: Warnings that one answer carries at most.
 _MAX_WARNINGS = 32
@@ -133,7 +134,7 @@ class Call:
                 api_version=self.api_version, strict=self.strict,
             )  # fmt: skip
 
-        if len(self.body) > _LONG_YAML and "yaml" in self.content_type:
+        if len(self.body) > _LONG:
             return await asyncio.to_thread(run)
         return run()
 
