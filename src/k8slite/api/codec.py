@@ -32,6 +32,7 @@ T = TypeVar("T", bound=Object)
 S = TypeVar("S", bound=Struct)
 
 _JSON = frozenset({"", "application/json", "text/json"})
+_PROTOBUF = "application/vnd.kubernetes.protobuf"
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 
 _encoder = msgspec.json.Encoder()
@@ -204,6 +205,10 @@ def read_body(body: bytes, content_type: str) -> tuple[Any, list[str]]:
         return _read_json(body)
     if media in _YAML:
         return _read_yaml(body)
+    if media == _PROTOBUF:
+        from k8slite.api import protobuf  # few clients speak it
+
+        return protobuf.read_document(body), []
     raise UnsupportedMediaType(
         f"the body is {media[:100]}; send application/json or application/yaml"
     )
