@@ -44,8 +44,6 @@ BODY_PATIENCE = 60.0
 #: whose keys must be counted a third of one.
 _LONG = 1 << 15
 
-_SLOW = ("yaml", "protobuf")
-
 #: Warnings that one answer carries at most.
 _MAX_WARNINGS = 32
 
