@@ -57,6 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ctl:
     """``command("ctl", "get", "pods")``, without any kubeconfig of whoever runs the tests."""
     monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("KUBECONFIG", raising=False)
 
     def call(*words: str) -> Outcome:

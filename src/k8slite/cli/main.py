@@ -14,10 +14,10 @@ from typer.exceptions import TyperException
 
 #: Command → what the help says of it. ``ctl`` is a group of its own.
 _COMMANDS = {
-    "agent": "Run this host's part of a cluster until it is stopped.",
-    "up": "Bring up a cluster on this machine and wait until its node is Ready.",
-    "down": "Stop the cluster of this machine and leave the host as it was found.",
-    "ctl": "The command line of a cluster: see, make and change what runs there.",
+    "agent": "Run this host's part of a cluster until it is stopped",
+    "up": "Bring up a cluster on this machine and wait until its node is Ready",
+    "down": "Stop the cluster of this machine and leave the host as it was found",
+    "ctl": "The command line of a cluster: see, make and change what runs there",
 }
 
 
@@ -56,11 +56,11 @@ def build(called: str) -> typer.Typer:
     )
     for name, told in _COMMANDS.items():
         if name != called:
-            app.command(name, help=told)(_not_loaded)
+            app.command(name, short_help=told)(_not_loaded)
         elif name == "ctl":
-            app.add_typer(import_module("k8slite.cli.ctl.app").app, name="ctl")
+            app.add_typer(import_module("k8slite.cli.ctl.app").app, name="ctl", short_help=told)
         else:
-            app.command(name, help=told)(_LOADERS[name]())
+            app.command(name, short_help=told)(_LOADERS[name]())
     app.callback()(_root)
     return app
 

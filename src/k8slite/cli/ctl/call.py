@@ -219,9 +219,10 @@ def command(
 
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         invoke.__doc__ = function.__doc__
+        brief = inspect.cleandoc(function.__doc__ or "").partition(":")[0].rstrip(".")
         _sign(invoke, own)
         for place, name in enumerate(names):
-            app.command(name, hidden=place > 0)(invoke)
+            app.command(name, hidden=place > 0, short_help=brief)(invoke)
         return function
 
     return register

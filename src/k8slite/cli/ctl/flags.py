@@ -11,7 +11,7 @@ from k8slite.cli.ctl import completion
 Resources = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[TYPE[,TYPE…] [NAME…] | TYPE/NAME…]",
+        metavar="TYPE[/NAME]",
         help="What: pods,rc or rc nginx or pod/a svc/b.",
         show_default=False,
         autocompletion=completion.resources,

@@ -9,10 +9,12 @@ import msgspec
 import typer
 
 from k8slite.api.errors import ApiError, BadRequest, NotFound
-from k8slite.api.kinds import REPLICATION_CONTROLLER
+from k8slite.api.kinds import POD, REPLICATION_CONTROLLER
+from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.kinds.replicationcontroller.types import ReplicationController
 from k8slite.api.meta import DeleteOptions
 from k8slite.api.scheme import Kind
+from k8slite.api.selectors import format_labels
 from k8slite.api.words import Wanted
 from k8slite.cli.ctl import documents, waiting
 from k8slite.cli.ctl.call import Call
@@ -160,8 +162,9 @@ async def stop(
 
 
 async def drain(call: Call, name: str, namespace: str, *, seconds: float) -> None:
-    """Scale a controller to nothing and wait until its pods are gone."""
-    await resize(call, name, namespace, 0)
+    """Scale a controller to nothing and wait until its pods are gone, to the last container."""
+    raw = await resize(call, name, namespace, 0)
+    uid, selector = raw["metadata"]["uid"], format_labels(raw["spec"].get("selector"))
 
     def done(rc: ReplicationController | None) -> bool:
         return rc is None or (seen(rc) and rc.status.replicas == 0)
@@ -170,7 +173,12 @@ async def drain(call: Call, name: str, namespace: str, *, seconds: float) -> Non
         left = rc.status.replicas if rc else 0
         return f"{name}: {left} pods left"
 
-    await waiting.until(call, REPLICATION_CONTROLLER, namespace, name, done, tell, seconds=seconds)
+    def owned(pod: Pod) -> bool:
+        return any(owner.uid == uid for owner in pod.metadata.owner_references)
+
+    kind = REPLICATION_CONTROLLER
+    await waiting.until(call, kind, namespace, name, done, tell, seconds=seconds)
+    await waiting.none_left(call, POD, namespace, selector, owned, seconds=seconds)
 
 
 def seen(rc: ReplicationController) -> bool:

@@ -58,10 +58,10 @@ async def rolling_update(
 ) -> None:
     """Replace a controller's pods one by one: rolling-update web --image=web:2."""
     form = printing.parse_format(output)
-    old_name, new_name = _names(names)
-    old = await named(call, _RC, old_name, call.namespace)
     if bool(filename) == bool(image):
         raise BadRequest("rolling-update: give either -f FILE or --image=IMAGE")
+    old_name, new_name = _names(names)
+    old = await named(call, _RC, old_name, call.namespace)
     if filename:
         new = _from_file(call, filename)
         rolling.require_updatable(old, new)

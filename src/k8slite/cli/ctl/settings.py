@@ -19,7 +19,8 @@ from k8slite.client.kubeconfig import SECTIONS, Kubeconfig
 Raw = dict[str, Any]
 
 app = typer.Typer(
-    name="config", help="The kubeconfig: servers, users and contexts.", no_args_is_help=True,
+    name="config", help="The kubeconfig: servers, users and contexts.",
+    short_help="Show and change the kubeconfig", no_args_is_help=True,
     rich_markup_mode=None,
 )  # fmt: skip
 

@@ -91,3 +91,63 @@ async def gone(
         return f"{kind.plural}/{name} is being deleted{why}"
 
     await until(call, kind, namespace, name, done, tell, seconds=seconds)
+
+
+async def none_left(
+    call: Call,
+    kind: Kind[T],
+    namespace: str,
+    labels: str,
+    counts: Callable[[T], bool],
+    *,
+    seconds: float = 0,
+) -> None:
+    """Until no object that ``labels`` select and that ``counts`` is there. Raises NotYet."""
+    left: set[str] = set()
+
+    def tell() -> str:
+        return f"{len(left)} {kind.plural} left: {', '.join(sorted(left)[:3])}"
+
+    with Progress() as progress:
+        try:
+            async with asyncio.timeout(seconds or None):
+                while not await _watch_out(
+                    call, kind, namespace, labels, counts, left, lambda: progress.show(tell())
+                ):
+                    pass
+        except TimeoutError:
+            raise NotYet(f"not after {seconds:g} seconds: {tell()}") from None
+
+
+async def _watch_out(
+    call: Call,
+    kind: Kind[T],
+    namespace: str,
+    labels: str,
+    counts: Callable[[T], bool],
+    left: set[str],
+    changed: Callable[[], None],
+) -> bool:
+    """One list and one watch; True when nothing is left, False when the watch ended before."""
+    listing = await call.client.list(kind, namespace, labels=labels)
+    left.clear()
+    left.update(obj.metadata.name for obj in listing.items if counts(obj))
+    if not left:
+        return True
+    changed()
+    try:
+        async for event in call.client.watch(
+            kind, namespace, labels=labels, resource_version=listing.resource_version
+        ):
+            if event.type == "DELETED":
+                left.discard(event.object.metadata.name)
+            elif event.type != "BOOKMARK" and counts(event.object):
+                left.add(event.object.metadata.name)
+            if not left:
+                return True
+            changed()
+    except Expired:
+        pass
+    except Unavailable:
+        await call.clock.sleep(0.2)
+    return False
