@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 from tests.kubelet.waiting import until
 
 from k8slite.api import codec
@@ -26,6 +27,7 @@ from k8slite.roles.apiserver.local import LocalClient
 from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.kubelet import Kubelet
+from k8slite.roles.kubelet.hollow import HollowFiles, HollowRuntime
 from k8slite.roles.kubelet.runtime import Runtime
 from k8slite.store.cache import WatchCache
 from k8slite.store.memory import MemoryStore
@@ -55,6 +57,7 @@ class Cluster:
         self.kubelet = Kubelet(
             self.settings, self.client, CacheInformers(self.cache), recorder, self.clock,
             self.runtime, pki,
+            HollowFiles() if isinstance(self.runtime, HollowRuntime) else None,
         )  # fmt: skip
         self._tasks = [
             asyncio.create_task(self.kubelet.run(), name="kubelet"),
@@ -88,12 +91,10 @@ class Cluster:
     async def create(self, text: str, *, node: bool = True) -> Any:
         """Create what the YAML describes; pods are bound to the node."""
         obj: Any = codec.from_raw(yaml.safe_load(text)).object
-        meta = codec_replace(obj.metadata, namespace=obj.metadata.namespace or "default")
-        obj = codec_replace(obj, metadata=meta)
+        meta = replace(obj.metadata, namespace=obj.metadata.namespace or "default")
+        obj = replace(obj, metadata=meta)
         if isinstance(obj, Pod) and node:
-            obj = codec_replace(
-                obj, spec=codec_replace(obj.spec, node_name=self.settings.node_name)
-            )
+            obj = replace(obj, spec=replace(obj.spec, node_name=self.settings.node_name))
         return await self.client.create(obj)
 
     def pod(self, name: str, namespace: str = "default") -> Pod | None:
@@ -155,17 +156,15 @@ class Cluster:
         return str(result.output.decode().strip())
 
 
-def codec_replace(value: Any, **fields: Any) -> Any:
-    from msgspec.structs import replace
-
-    return replace(value, **fields)
-
-
 @asynccontextmanager
 async def cluster(
-    settings: Settings, runtime_factory: Callable[[], Runtime], *, with_api: bool = False
+    settings: Settings,
+    runtime_factory: Callable[[], Runtime],
+    *,
+    with_api: bool = False,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Cluster]:
-    clock = Clock()
+    clock = clock or Clock()
     async with MemoryStore(clock) as store:
         cache = WatchCache(store, SCHEME, clock)
         nodes = Holders(store, cache, "nodes", settings.node_grace)

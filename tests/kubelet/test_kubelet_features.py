@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.kubelet.cluster import Cluster, cluster, codec_replace
+from msgspec.structs import replace
+from tests.kubelet.cluster import Cluster, cluster
 from tests.kubelet.conftest import ADDRESS
 from tests.lab.docker_host import DockerHost
 
@@ -208,7 +209,7 @@ data: {{password: {base64.b64encode(b"hush").decode()}}}
     assert await lab.output("files", "cat", "/keys/password") == "hush"
     assert await lab.output("files", "cat", "/self/labels") == 'app="web"'
     conf = await lab.client.get(CONFIG_MAP, "conf", "default")
-    await lab.client.update(codec_replace(conf, data={"a.txt": "new"}))
+    await lab.client.update(replace(conf, data={"a.txt": "new"}))
     first = lab.settings.data_dir / "pods" / lab.pod("files").metadata.uid / "volumes/conf"  # type: ignore[union-attr]
     await lab.until(lambda: (first / "a.txt").read_text() == "new")
     assert await lab.output("files", "sh", "-c", "cat /conf/*") == "new"
@@ -391,7 +392,7 @@ async def test_hooks_run_after_the_start_and_before_the_stop(lab: Cluster, tmp_p
   containers:
   - name: main
     image: busybox:1
-    command: [sleep, '1000']
+    command: [sh, -c, 'trap exit TERM; sleep 1000 & wait']
     volumeMounts: [{{name: out, mountPath: /out}}]
     lifecycle:
       postStart: {{exec: {{command: [touch, /out/started]}}}}
@@ -412,10 +413,8 @@ async def test_a_changed_image_replaces_the_container_alone(
     on_host.docker("tag", "busybox:1", "busybox:2")
     await lab.create(spec("rolled", SLEEPER))
     before = await lab.running("rolled")
-    container = codec_replace(before.spec.containers[0], image="busybox:2")
-    await lab.client.update(
-        codec_replace(before, spec=codec_replace(before.spec, containers=(container,)))
-    )
+    container = replace(before.spec.containers[0], image="busybox:2")
+    await lab.client.update(replace(before, spec=replace(before.spec, containers=(container,))))
     await lab.until(lambda: lab.container("rolled").image == "busybox:2")
     after = await lab.running("rolled")
     assert after.status.pod_ip == before.status.pod_ip

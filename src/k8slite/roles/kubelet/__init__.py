@@ -23,12 +23,16 @@ from k8slite.roles.kubelet.node import NodeReporter
 from k8slite.roles.kubelet.pods import PodWorkers
 from k8slite.roles.kubelet.runtime import Runtime
 from k8slite.roles.kubelet.server import Certificates, NodeServer
+from k8slite.roles.kubelet.volumes import PodFiles, Volumes
 
 __all__ = ["Kubelet"]
 
 
 class Kubelet:
-    """Composes the kubelet's parts. Without ``pki`` the node API is not served."""
+    """Composes the kubelet's parts.
+
+    Without ``pki`` the node API is not served; ``volumes`` None keeps them below ``data_dir``.
+    """
 
     def __init__(
         self,
@@ -39,10 +43,12 @@ class Kubelet:
         clock: Clock,
         runtime: Runtime,
         pki: Certificates | None = None,
+        volumes: PodFiles | None = None,
     ) -> None:
         self._informers = informers
         self._runtime = runtime
-        self.workers = PodWorkers(settings, client, informers, recorder, clock, runtime)
+        files = Volumes(settings.data_dir) if volumes is None else volumes
+        self.workers = PodWorkers(settings, client, informers, recorder, clock, runtime, files)
         sources = self.workers.sources
         directory = settings.manifests or settings.data_dir / "manifests"
         self._manifests = Manifests(directory, sources, settings.node_name, clock)

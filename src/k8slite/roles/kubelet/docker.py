@@ -53,6 +53,8 @@ T = TypeVar("T")
 PARALLEL_STARTS = 6
 #: Seconds without an event after which the engine is asked whether it lives, and given to answer.
 _SILENCE, _ANSWER = 10.0, 5.0
+#: A container whose host name came late is started anew so often.
+_NAMING_ATTEMPTS = 3
 _RECONNECT = Backoff(initial=0.1, maximum=2.0)
 _EVENTS = {
     "type": ["container", "image"],
@@ -76,6 +78,7 @@ class DockerRuntime:
         self._ready = asyncio.Event()
         self._slots = asyncio.Semaphore(PARALLEL_STARTS)
         self._images: dict[str, Image] = {}
+        self._discarded: set[str] = set()  # ids that are being removed and were never there
         self._warm = WarmSandboxes(settings, clock, self._start_warm)
 
     # -- following the engine ------------------------------------------------------------------
@@ -223,8 +226,11 @@ class DockerRuntime:
         action = event["Action"]
         name = dockernames.parse_name(attributes.get("name", ""))
         if action == "destroy":
+            self._discarded.discard(id)
             self._sight.drop(id)
             self._warm.drop(id)
+            return
+        if id in self._discarded:
             return
         if name is None or name.pod is None:
             if action == "die":
@@ -303,43 +309,48 @@ class DockerRuntime:
         return await self._call(handle.show())
 
     async def start_container(self, spec: ContainerSpec) -> ObservedContainer:
+        image = await self.image(spec.image)
+        image_id = f"docker://{image.id}" if image is not None else ""
+        for _ in range(_NAMING_ATTEMPTS):
+            seen, named = await self._start_once(spec, image_id)
+            if named:
+                break
+            # It ran for a moment under a foreign host name: as if it had never been.
+            self._discarded.add(seen.id)
+            self._sight.drop(seen.id)
+            await self._call(self._engine.containers.container(seen.id).delete(force=True, v=True))
+        return seen
+
+    async def _start_once(
+        self, spec: ContainerSpec, image_id: str
+    ) -> tuple[ObservedContainer, bool]:
+        """Create and start; says whether the host name was right from the first moment."""
         docker = self._engine
         name = dockernames.Name(spec.name, spec.hash, spec.pod, self._suffix())
         config = dockerconfig.container(spec, self._settings.node_name)
-        image = await self.image(spec.image)
         async with self._slots, self._warm.pausing():
             handle = await self._call(docker.containers.create(config, name=str(name)))
             seen = replace(
                 dockernames.observed(handle.id, name, config["Labels"], Run.CREATED),
                 image=spec.image,
-                image_id=f"docker://{image.id}" if image is not None else "",
+                image_id=image_id,
                 created_at=self._clock.now(),
             )
             self._sight.put(seen)
             try:
-                async with self._warm.named(spec, handle.id):
-                    await self._call(handle.start())
+                named = await self._call(self._warm.started(spec, handle.id, handle.start()))
             except RuntimeGone:
                 raise
             except RuntimeFailure as error:
-                now = self._clock.now()
-                self._sight.put(
-                    replace(
-                        seen,
-                        run=Run.EXITED,
-                        exit_code=128,
-                        error=str(error),
-                        started_at=now,
-                        finished_at=now,
-                    )
-                )
+                self._sight.put(_failed_to_start(seen, str(error), self._clock.now()))
                 raise
         present = self._sight.get(handle.id) or seen
         if present.run is Run.CREATED:
             present = replace(present, run=Run.RUNNING, started_at=self._clock.now())
         present = replace(present, image=seen.image, image_id=seen.image_id)
-        self._sight.put(present)
-        return present
+        if named:
+            self._sight.put(present)
+        return present, named
 
     def _suffix(self) -> str:
         return f"{self._clock.rng.getrandbits(32):08x}"
@@ -444,6 +455,12 @@ class DockerRuntime:
             await docker.images.delete(image["Id"], force=True)
             removed[f"image {(image.get('RepoTags') or [image['Id']])[0]}"] = None
         return list(removed)
+
+
+def _failed_to_start(seen: ObservedContainer, error: str, now: float) -> ObservedContainer:
+    return replace(
+        seen, run=Run.EXITED, exit_code=128, error=error, started_at=now, finished_at=now
+    )
 
 
 def _after_event(

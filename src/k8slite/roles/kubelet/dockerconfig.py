@@ -128,6 +128,7 @@ def container(spec: ContainerSpec, node: str) -> dict[str, Any]:
         "Labels": dockernames.container_labels(spec, node),
         "Env": [f"{name}={value}" for name, value in env.items()],
         "HostConfig": host,
+        "StopTimeout": spec.grace,  # what Docker gives when the host is shut down
         "OpenStdin": spec.stdin,
         "StdinOnce": spec.stdin_once,
         "Tty": spec.tty,

@@ -7,7 +7,7 @@ from pathlib import Path
 from k8slite.api.kinds.pod.types import Container, Pod
 from k8slite.decide.podstate import ObservedContainer, ObservedPod, Run
 from k8slite.roles.kubelet.runtime import LogOptions, Runtime, RuntimeFailure
-from k8slite.roles.kubelet.volumes import Volumes
+from k8slite.roles.kubelet.volumes import PodFiles
 
 #: Kubernetes' limits: bytes from the file; lines and bytes from the log.
 MAX_FILE, MAX_LINES, MAX_LOG = 4096, 80, 2048
@@ -16,7 +16,7 @@ MAX_FILE, MAX_LINES, MAX_LOG = 4096, 80, 2048
 class Endings:
     """Reads each dead container's message once and hands it to the runtime to remember."""
 
-    def __init__(self, runtime: Runtime, volumes: Volumes) -> None:
+    def __init__(self, runtime: Runtime, volumes: PodFiles) -> None:
         self._runtime = runtime
         self._volumes = volumes
         self._read: dict[str, set[str]] = {}

@@ -11,8 +11,12 @@ import hashlib
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
+from k8slite.api.kinds.pod.types import Pod
+from k8slite.decide.podenv import ConfigError, PodContext
+from k8slite.decide.podfiles import volume_files
 from k8slite.decide.podspec import ContainerSpec, SandboxSpec
 from k8slite.decide.podstate import SANDBOX, ObservedContainer, ObservedPod, PodRef, Run
 from k8slite.kit.clock import Clock
@@ -31,6 +35,7 @@ from k8slite.roles.kubelet.runtime import (
     Usage,
 )
 from k8slite.roles.kubelet.sight import Sight
+from k8slite.roles.kubelet.volumes import VolumeTrouble
 
 
 class HollowRuntime:
@@ -255,3 +260,29 @@ class _HollowExec:
 
     async def exit_code(self) -> int:
         return self._code
+
+
+class HollowFiles:
+    """``PodFiles`` that are never written: references are checked, disks left alone."""
+
+    def known(self) -> list[str]:
+        return []
+
+    def paths(self, pod: Pod) -> dict[str, str]:
+        return {volume.name: "/" for volume in pod.spec.volumes}
+
+    async def set_up(self, pod: Pod, context: PodContext) -> None:
+        for volume in pod.spec.volumes:
+            try:
+                volume_files(volume, context)
+            except ConfigError as error:
+                raise VolumeTrouble(f'volume "{volume.name}": {error}') from None
+
+    async def clean(self, uid: str) -> None:
+        return None
+
+    def end_file(self, uid: str, container: str, attempt: int) -> Path:
+        return Path("/nonexistent")
+
+    def new_end_file(self, uid: str, container: str, attempt: int) -> Path:
+        return Path("/nonexistent")

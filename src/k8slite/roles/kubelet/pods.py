@@ -49,7 +49,7 @@ from k8slite.roles.kubelet.pulling import Puller
 from k8slite.roles.kubelet.runtime import Runtime, RuntimeFailure, RuntimeGone
 from k8slite.roles.kubelet.sources import PodSources, active
 from k8slite.roles.kubelet.statuses import StatusWriter
-from k8slite.roles.kubelet.volumes import Volumes, VolumeTrouble
+from k8slite.roles.kubelet.volumes import PodFiles, VolumeTrouble
 
 log = structlog.get_logger()
 
@@ -84,6 +84,7 @@ class PodWorkers:
         recorder: EventRecorder,
         clock: Clock,
         runtime: Runtime,
+        volumes: PodFiles,
     ) -> None:
         self._settings = settings
         self._client = client
@@ -102,7 +103,7 @@ class PodWorkers:
         self._prober = Prober(self._doer, clock, self._queue.add, self._unhealthy)
         self._puller = Puller(runtime, informers, recorder, clock)
         self._statuses = StatusWriter(client, self._pods)
-        self.volumes = Volumes(settings.data_dir)
+        self.volumes = volumes
         self._endings = Endings(runtime, self.volumes)
         self.sources = PodSources(self._pods, client, settings.node_name, self._queue.add)
 

@@ -5,23 +5,39 @@ namespace of its own, and Docker cannot rename a running container. So the name 
 outside. When is it early enough? runc makes a container in two steps: ``create`` builds the
 namespaces, sets the (old) name and leaves the first process waiting before its exec; ``start``
 lets it go. Between the two lies the start of one more runc process: measured 13 to 33 ms. The
-containerd shim writes ``init.pid`` into the container's bundle right after the first step, so
-whoever sees that file and sets the name at once is early.
+containerd shim's file ``init.pid`` appears in the container's bundle right after the first step,
+so whoever sees that file and sets the name at once is early.
+
+Being early is proven, not assumed: a process that has not been let go is still called
+``runc:[2:INIT]``. Whoever was late hears it, and starts the container anew.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from pathlib import Path
-
-from k8slite.kit.clock import Clock
 
 CLONE_NEWUTS = 0x04000000
 
-#: How often to look for ``init.pid`` while a start is under way, and for how long; seconds.
-_LOOK_EVERY, _LOOK_FOR = 0.002, 30.0
+#: Seconds between looks for ``init.pid`` while a start is under way, and after it is over.
+_LOOK_EVERY, _LOOK_AFTER = 0.0005, 0.05
+#: Starts that are watched at once; more wait for a thread and would be late.
+_THREADS = 16
+_WAITING = "runc:["
+
+
+class Naming(Enum):
+    """How it went: before the program ran, after, or not at all (the process is gone)."""
+
+    EARLY = "early"
+    LATE = "late"
+    MISSED = "missed"
 
 
 def bundles_beside(pid: int) -> Path | None:
@@ -40,54 +56,83 @@ def bundles_beside(pid: int) -> Path | None:
 
 
 class HostNames:
-    """Sets host names in other UTS namespaces, on a thread of its own (setns moves a thread)."""
+    """Sets host names in other UTS namespaces, on threads of its own (setns moves a thread)."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="uts")
+        self._threads = ThreadPoolExecutor(
+            _THREADS, thread_name_prefix="uts", initializer=_be_prompt
+        )
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def set_early(self, bundle: Path, name: str) -> bool:
-        """Wait for the container of ``bundle`` to be made, then name it before it runs.
+    def watch(self, bundle: Path, name: str) -> Watch:
+        """Begin to watch for the container of ``bundle``; call before it is started."""
+        over = threading.Event()
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._wait_and_set, bundle / "init.pid", name.encode(), over
+        )
+        return Watch(future, over)
 
-        Returns whether it was named; cancel it when the start is over.
-        """
-        file = bundle / "init.pid"
-        deadline = self._clock.monotonic() + _LOOK_FOR
-        while self._clock.monotonic() < deadline:
-            pid = _read_pid(file)
+    def _wait_and_set(self, file: Path, name: bytes, over: threading.Event) -> Naming:
+        path = os.fspath(file)
+        while not over.wait(_LOOK_EVERY):
+            pid = _read_pid(path)
             if pid:
-                return self.set_now(pid, name)
-            await self._clock.sleep(_LOOK_EVERY)
-        return False
+                return self._set(pid, name)
+        pid = _read_pid(path)
+        return self._set(pid, name) if pid else Naming.MISSED
 
-    def set_now(self, pid: int, name: str) -> bool:
-        """Name the UTS namespace of process ``pid``; False when it is gone or we may not."""
-        # A few microseconds of system calls: waiting for the thread costs less than the loop.
-        return self._thread.submit(self._enter_and_set, pid, name.encode()).result()
-
-    def _enter_and_set(self, pid: int, name: bytes) -> bool:
+    def _set(self, pid: int, name: bytes) -> Naming:
         try:
             namespace = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return False
+            return Naming.MISSED
         try:
             own = os.stat("/proc/self/ns/uts")  # of the process, wherever this thread is
             if os.path.samestat(os.fstat(namespace), own):
-                return False  # never rename the host
+                return Naming.MISSED  # never rename the host
             if self._libc.setns(namespace, CLONE_NEWUTS) != 0:
-                return False
-            return bool(self._libc.sethostname(name, len(name)) == 0)
+                return Naming.MISSED
+            if self._libc.sethostname(name, len(name)) != 0:
+                return Naming.MISSED
         finally:
             os.close(namespace)
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith(_WAITING):
+                return Naming.EARLY
+        return Naming.LATE
 
 
-def _read_pid(file: Path) -> int:
+class Watch:
+    """One container's naming, under way."""
+
+    def __init__(self, future: asyncio.Future[Naming], over: threading.Event) -> None:
+        self._future = future
+        self._over = over
+
+    async def outcome(self) -> Naming:
+        """After the start: how it went."""
+        if not self._future.done():
+            await asyncio.wait({self._future}, timeout=_LOOK_AFTER)
+        self._over.set()
+        return await self._future
+
+    def give_up(self) -> None:
+        self._over.set()
+
+
+def _be_prompt() -> None:
+    """Run this thread as soon as it wakes, if we may: it sleeps nearly always."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+
+def _read_pid(path: str) -> int:
     try:
-        text = file.read_text()
+        with open(path, "rb") as file:
+            text = file.read()
     except OSError:
         return 0
     return int(text) if text.isdigit() else 0

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from k8slite.api import quantity
 from k8slite.api.kinds.pod.types import HostPathVolumeSource, Pod, Volume
@@ -27,6 +28,34 @@ _DATA, _NEXT = "..data", "..data_next"
 
 class VolumeTrouble(Exception):
     """A volume cannot be had; the text names it and says why."""
+
+
+class PodFiles(Protocol):
+    """What the kubelet asks of a pod's files; ``Volumes`` keeps them on disk."""
+
+    def known(self) -> list[str]:
+        """Uids of pods that have files."""
+        ...
+
+    def paths(self, pod: Pod) -> dict[str, str]:
+        """Where each volume lies on the host."""
+        ...
+
+    async def set_up(self, pod: Pod, context: PodContext) -> None:
+        """Make all volumes of the pod, or bring them up to date. Raises VolumeTrouble."""
+        ...
+
+    async def clean(self, uid: str) -> None:
+        """Remove everything of a pod; nothing there is fine."""
+        ...
+
+    def end_file(self, uid: str, container: str, attempt: int) -> Path:
+        """Where the container's termination message is written."""
+        ...
+
+    def new_end_file(self, uid: str, container: str, attempt: int) -> Path:
+        """The same, made ready for the container to write."""
+        ...
 
 
 class Volumes:

@@ -24,12 +24,14 @@ from k8slite.decide.podstate import ObservedContainer, Run
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet import dockernames
 from k8slite.roles.kubelet.runtime import RuntimeFailure
-from k8slite.roles.kubelet.uts import HostNames, bundles_beside
+from k8slite.roles.kubelet.uts import HostNames, Naming, bundles_beside
 
 log = structlog.get_logger()
 
 #: Seconds of quiet before the stock is filled up: a burst of pods has the engine for itself.
 _QUIET = 0.3
+#: Late host names in a row after which warm sandboxes are given up.
+_TOO_OFTEN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class WarmSandboxes:
         self._wanted = settings.warm_sandboxes
         self._clock = clock
         self._start = start
-        self._names = HostNames(clock)
+        self._names = HostNames()
+        self._late = 0
         self._stock: deque[_Warm] = deque()
         self._adopted: dict[str, Path] = {}  # sandbox id → where containerd keeps bundles
         self._starts = 0
@@ -157,24 +160,31 @@ class WarmSandboxes:
             )
         return None
 
-    @asynccontextmanager
-    async def named(self, spec: ContainerSpec, id: str) -> AsyncIterator[None]:
-        """Around the start of a container: it sees the pod's host name from its first moment."""
+    async def started(self, spec: ContainerSpec, id: str, start: Awaitable[None]) -> bool:
+        """Await ``start`` of a container that sees the pod's host name from its first moment.
+
+        False: its program ran under the sandbox's old name, if only for a moment.
+        """
         bundles = self._adopted.get(spec.sandbox)
         if bundles is None:
-            yield
-            return
-        naming = asyncio.create_task(
-            self._names.set_early(bundles / id, spec.hostname), name=f"hostname-{id[:12]}"
-        )
+            await start
+            return True
+        watch = self._names.watch(bundles / id, spec.hostname)
         try:
-            yield
-            if not naming.done():
-                await asyncio.wait({naming}, timeout=0.05)
+            await start
+            naming = await watch.outcome()
         finally:
-            naming.cancel()
-            with suppress(asyncio.CancelledError):
-                await naming
+            watch.give_up()
+        if naming is not Naming.LATE:
+            self._late = 0
+            return True  # MISSED: it has ended already
+        self._late += 1
+        log.info("host name came late", role="kubelet", container=id[:12], in_a_row=self._late)
+        if self._late >= _TOO_OFTEN:
+            # Another runtime than runc, or a host too busy: every pod gets a sandbox of its own.
+            log.warning("warm sandboxes are off: host names come too late", role="kubelet")
+            self._wanted = 0
+        return False
 
 
 def _usable(data: dict[str, Any]) -> _Warm | None:
