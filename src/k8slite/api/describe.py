@@ -147,8 +147,10 @@ def _created_of(rc: ReplicationController) -> str:
 
 
 def _source(volume: object) -> str:
+    """``hostPath path=/x``"""
     raw = msgspec.to_builtins(volume)
-    return ", ".join(f"{key} {value or ''}".strip() for key, value in raw.items() if key != "name")
+    sources = [(key, value) for key, value in raw.items() if key != "name"]
+    return ", ".join(" ".join(filter(None, (key, _amounts(value)))) for key, value in sources)
 
 
 def _container(

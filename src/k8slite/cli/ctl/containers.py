@@ -173,6 +173,8 @@ async def _send_input(stream: ExecStream) -> None:
                 await stream.end_input()
                 return
             await stream.send(data)
+    except ConnectionError:
+        pass  # the command ended; its output says how
     finally:
         if watched:
             loop.remove_reader(descriptor)
