@@ -69,7 +69,8 @@ def test_a_pod_with_its_containers_controller_and_events() -> None:
     event = made(
         EVENT,
         {"involvedObject": {"kind": "Pod", "name": "p"}, "reason": "scheduled", "count": 3,
-         "source": {"component": "scheduler"}, "message": "bound\x1b[2J", "firstTimestamp": CREATED},
+         "source": {"component": "scheduler"}, "message": "bound\x1b[2J",
+         "firstTimestamp": CREATED},
     )  # fmt: skip
     lines = told(POD, raw, controllers=(rc,), events=(event,))
     for line in (
