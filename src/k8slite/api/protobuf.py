@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from k8slite.api.kinds import SCHEME
 from k8slite.api.kinds.replicationcontroller.types import Scale
 from k8slite.api.meta import DeleteOptions
 from k8slite.api.protonumbers import NUMBERS
+from k8slite.api.validation import shown
 
 _MAGIC = b"k8s\0"
 
@@ -36,6 +37,8 @@ _TRAVELLERS: Mapping[str, type[msgspec.Struct]] = {"Scale": Scale, "DeleteOption
 
 #: Maps whose values are bytes, which JSON writes in base64.
 _BYTES = frozenset((("Secret", "data"), ("ConfigMap", "binaryData")))
+
+_EPOCH = datetime(1970, 1, 1)
 
 #: Written by servers alone.
 _IGNORED = frozenset((("ObjectMeta", "managedFields"),))
@@ -64,7 +67,7 @@ def _struct(api_version: str, name: str) -> type[msgspec.Struct]:
     if found is None and (kind := SCHEME.named(name)) is not None:
         found = kind.type
     if found is None:
-        raise BadRequest(f'no kind "{name[:80]}" is registered for version "{api_version[:80]}"')
+        raise BadRequest(f"no kind {shown(name)} is registered for version {shown(api_version)}")
     return found
 
 
@@ -223,6 +226,7 @@ def _time(value: _Wire) -> str | None:
     if not found:
         return None
     seconds, nanos = (protowire.signed(_number(found.get(number, 0))) for number in (1, 2))
-    moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f".{nanos // 1000:06d}" if nanos else ""
-    return f"{moment}{fraction}Z"
+    if not 0 <= nanos < 1_000_000_000:
+        raise ValueError("the nanoseconds of a time are more than a second")
+    moment = _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+    return f"{moment.isoformat()}Z"
