@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -165,10 +166,15 @@ class Engine:
         return True
 
 
+def has_link(name: str) -> bool:
+    """Asked of the kernel and not of /sys, which may show another network namespace."""
+    return any(link == name for _, link in socket.if_nameindex())
+
+
 def remember(record: HostRecord) -> None:
     """Note what of the host Docker is going to change."""
     record.iptables = command("iptables-save")
-    record.had_docker0 = Path("/sys/class/net/docker0").exists()
+    record.had_docker0 = has_link("docker0")
     for name in SYSCTLS:
         path = Path("/proc/sys") / name
         if path.exists():
@@ -177,7 +183,7 @@ def remember(record: HostRecord) -> None:
 
 def restore(record: HostRecord) -> None:
     """Put back what ``remember`` noted. What others changed meanwhile stays."""
-    if not record.had_docker0 and Path("/sys/class/net/docker0").exists():
+    if not record.had_docker0 and has_link("docker0"):
         command("ip", "link", "delete", "docker0")
     plan = footprint.removal(record.iptables, command("iptables-save"))
     if plan.script:
