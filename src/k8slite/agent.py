@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import signal
 import socket
 import sys
@@ -169,6 +170,7 @@ def start_control_plane(shared: Around) -> ApiServer:
     server = ApiServer(
         settings, shared.registry, shared.cache, clock,
         pki=shared.pki,
+        health={"watch-cache": lambda: _undecodable(shared.cache)},
         components=Components(
             {
                 "etcd-0": store_health,
@@ -183,6 +185,12 @@ def start_control_plane(shared: Around) -> ApiServer:
     shared.start("scheduler", scheduler.run)
     shared.start("controllers", controllers.run)
     return server
+
+
+def _undecodable(cache: WatchCache) -> str:
+    """What is wrong with the data, if some of it cannot be read."""
+    keys = list(cache.undecodable)
+    return f"{len(keys)} stored objects cannot be read, {keys[0]} for one" if keys else ""
 
 
 def _ok(well: bool, otherwise: str) -> str:
@@ -202,11 +210,17 @@ def start_node(shared: Around) -> None:
         settings, shared.client, shared.informers, shared.recorder("kubelet"), clock, runtime,
         shared.pki,
     )  # fmt: skip
-    proxy = Proxy(
-        settings, shared.informers, shared.recorder("kube-proxy"), clock, choose_edge(clock)
-    )
+    edge = choose_edge(clock)
+    proxy = Proxy(settings, shared.informers, shared.recorder("kube-proxy"), clock, edge)
+
+    async def run_proxy() -> None:
+        try:
+            await proxy.run()
+        finally:
+            await edge.close()
+
     shared.start("kubelet", kubelet.run)
-    shared.start("proxy", proxy.run)
+    shared.start("proxy", run_proxy)
 
 
 async def run(settings: Settings, clock: Clock) -> None:
@@ -259,6 +273,12 @@ async def _until_told(settings: Settings) -> None:
             raise
 
 
+def _raise_descriptor_limit() -> None:
+    """The proxy needs a descriptor or two a connection: take all that the kernel grants us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 #: What may stand in the way of a start; the message is for whoever typed the command.
 EXPECTED = (StoreCorrupt, StoreUnavailable, PortInUse, PkiError, PermissionError, BadSettings)
 
@@ -267,6 +287,7 @@ def main(settings: Settings) -> int:
     """Run until told to stop; the exit code. What stands in the way of a start is one line."""
     try:
         logs.configure(settings.log_level)
+        _raise_descriptor_limit()
         asyncio.run(_until_told(resolve(settings)))
     except (BaseExceptionGroup, ValueError, *EXPECTED) as error:
         first = _first(error)

@@ -1,4 +1,4 @@
-"""Tasks, back-off and broadcast."""
+"""Tasks and back-off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8slite.kit.backoff import Backoff
-from k8slite.kit.broadcast import Broadcast, Lagged
 from k8slite.kit.tasks import TaskEnded, forever, stop
 
 
@@ -77,28 +76,3 @@ def test_delays_grow_to_their_bound(failures: int) -> None:
 def test_delays_begin_small() -> None:
     backoff = Backoff(initial=1, maximum=10, factor=3)
     assert [backoff.delay(failures) for failures in range(6)] == [0, 1, 3, 9, 10, 10]
-
-
-async def test_every_receiver_gets_every_item_in_order() -> None:
-    broadcast = Broadcast[int]()
-    receivers = [broadcast.join() for _ in range(3)]
-    waiting = asyncio.create_task(receivers[0].take())
-    await asyncio.sleep(0)
-    for item in range(5):
-        broadcast.send(item)
-    assert await waiting == [0, 1, 2, 3, 4]
-    for receiver in receivers[1:]:
-        assert await receiver.take() == [0, 1, 2, 3, 4]
-
-
-async def test_a_slow_receiver_loses_its_place_visibly_and_alone() -> None:
-    broadcast = Broadcast[int]()
-    slow, quick = broadcast.join(bound=3), broadcast.join(bound=3)
-    for item in range(10):
-        broadcast.send(item)
-        assert await quick.take() == [item]
-    with pytest.raises(Lagged):
-        await slow.take()
-    slow.close()
-    slow.close()
-    assert len(broadcast) == 1

@@ -14,10 +14,9 @@ from k8slite.api.errors import Expired
 from k8slite.api.kinds import CONFIG_MAP, EVENT, NAMESPACE, POD, SCHEME, SERVICE
 from k8slite.api.meta import Object, ObjectMeta
 from k8slite.api.scheme import Kind
-from k8slite.kit.broadcast import Lagged
 from k8slite.kit.tasks import stop
 from k8slite.kit.virtual import HandClock
-from k8slite.store.base import Create, Delete, Op, Put, Store, StoreEvent, Update
+from k8slite.store.base import Create, Delete, Lagged, Op, Put, Store, StoreEvent, Update
 from k8slite.store.cache import Change, WatchCache
 from k8slite.store.mutation import SharedObjectChanged
 

@@ -54,6 +54,10 @@ class Compacted(StoreError):
         self.oldest = oldest
 
 
+class Lagged(Exception):
+    """A reader of changes was too slow for its bounded buffer and lost its place: list again."""
+
+
 class StoreUnavailable(StoreError):
     """The store cannot be reached or refuses to write; nothing was written."""
 

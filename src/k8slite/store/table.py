@@ -16,7 +16,7 @@ import structlog
 from k8slite.api.errors import Expired
 from k8slite.api.meta import Object
 from k8slite.api.scheme import Kind
-from k8slite.kit.broadcast import Lagged
+from k8slite.store.base import Lagged
 from k8slite.store.entry import Change, Entry
 
 T = TypeVar("T", bound=Object)

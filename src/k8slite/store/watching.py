@@ -11,8 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from itertools import chain
 
-from k8slite.kit.broadcast import Lagged
-from k8slite.store.base import StoreEvent, StoreUnavailable
+from k8slite.store.base import Lagged, StoreEvent, StoreUnavailable
 
 #: ``history(prefix, after, upto)`` → (events in whole transactions, revision reached ≤ upto).
 #: Raises Compacted.

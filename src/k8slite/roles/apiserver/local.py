@@ -14,9 +14,9 @@ from k8slite.api.meta import DeleteOptions, Object, ObjectMeta, Preconditions
 from k8slite.api.scheme import Kind
 from k8slite.api.user import SYSTEM, User
 from k8slite.client.base import Listing, WatchEvent
-from k8slite.kit.broadcast import Lagged
 from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.registry import Registry
+from k8slite.store.base import Lagged
 from k8slite.store.cache import Change, Entry
 
 T = TypeVar("T", bound=Object)
