@@ -295,3 +295,8 @@ async def test_an_object_can_be_created_from_protobuf(api: Served) -> None:
     answer = await api.post("/api/v1/namespaces", body, headers=headers)
     assert answer.status == 201
     assert answer.json["metadata"]["name"] == "zz"
+
+
+async def test_old_clients_find_every_core_version_where_they_look(api: Served) -> None:
+    """client-go before 1.26 asks for /apis/v1beta3."""
+    assert (await api.get("/apis/v1beta3")).json == (await api.get("/api/v1beta3")).json

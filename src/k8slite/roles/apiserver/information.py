@@ -41,6 +41,11 @@ class Information:
             f"/api/{version}": discovery.api_resource_list(scheme, "", version)
             for version in discovery.CORE_VERSIONS
         }
+        #: client-go before 1.26 looks for every version of the core group but v1 below /apis.
+        self._misplaced = {
+            f"/apis/{version}": self._versions[f"/api/{version}"]
+            for version in discovery.CORE_VERSIONS
+        }
         self._documents = Documents(scheme)
         for group, versions in discovery.groups(scheme).items():
             self._versions[f"/apis/{group}"] = discovery.api_group(group, versions)
@@ -67,7 +72,7 @@ class Information:
                 return self._roots(request, path)
         if first == "openapi":
             return await self._documents.answer(request, path)
-        document = self._versions.get(path)
+        document = self._versions.get(path) or self._misplaced.get(path)
         if document is None:
             raise NotFound(f"the server could not find the requested resource {path[:200]}")
         return of_object(document)
