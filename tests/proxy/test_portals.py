@@ -437,10 +437,14 @@ def test_healthz_answers(net: Net, new_edge: NewEdge) -> None:
 
 async def query(address: str, port: int, text: bytes = b"hello", wait: float = 5) -> bytes:
     async with udp_socket(remote=(address, port)) as client:
-        client.transport.sendto(text)  # type: ignore[attr-defined]
-        async with asyncio.timeout(wait):
-            data, _ = await client.heard.get()
-            return data
+        return await asked(client, text, wait)
+
+
+async def asked(client: Datagrams, text: bytes = b"hello", wait: float = 5) -> bytes:
+    client.transport.sendto(text)  # type: ignore[attr-defined]
+    async with asyncio.timeout(wait):
+        data, _ = await client.heard.get()
+        return data
 
 
 @asynccontextmanager
@@ -527,8 +531,10 @@ def test_a_flood_of_udp_clients_is_bounded(net: Net, new_edge: NewEdge) -> None:
             await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)
             world.proxy._listeners["default/dns:"]._max_sessions = 20  # type: ignore[union-attr]
             counters = world.proxy.counters.ports["default/dns:"]
-            for _ in range(60):
-                assert await query(PORTAL, 53) == b"a:hello"
+            async with AsyncExitStack() as clients:  # all stay open: no two share a port
+                for _ in range(60):
+                    remote = udp_socket(remote=(PORTAL, 53))
+                    assert await asked(await clients.enter_async_context(remote)) == b"a:hello"
             assert counters.connections == 60
             assert counters.active == 20
 
