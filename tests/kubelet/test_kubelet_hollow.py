@@ -129,3 +129,24 @@ def test_a_quiet_node_writes_once_in_five_minutes(on_hollow: Run) -> None:
         assert 8 <= len(writes) <= 10
 
     on_hollow(promise)
+
+
+def test_containers_that_cannot_be_removed_are_gone_for_their_pod(on_hollow: Run) -> None:
+    async def promise(lab: Cluster) -> None:
+        await lab.create(pod("web"))
+        uid = (await lab.running("web")).metadata.uid
+        box, main = lab.runtime.pod(uid).sandbox, lab.runtime.pod(uid).latest("main")
+        lab.runtime.unremovable |= {box.id, main.id}
+        lab.runtime.end(box.id, 137)
+        await lab.until(lambda: lab.container("web").restart_count == 1)
+        await lab.running("web")
+        await asyncio.sleep(120)  # the garbage collector has been by
+        assert [each.id for each in lab.runtime.pod(uid).sandboxes] != [box.id]
+        assert set(await lab.runtime.sweep()) == {box.id}
+        await lab.delete("web")
+        await lab.gone("web")
+        lab.runtime.unremovable.clear()
+        await asyncio.sleep(120)
+        assert await lab.runtime.sweep() == {}
+
+    on_hollow(promise)

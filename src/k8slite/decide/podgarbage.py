@@ -18,9 +18,11 @@ HIGH_MARK, LOW_MARK = 0.90, 0.80
 
 
 def dead_containers(pod: ObservedPod, now: float) -> list[ObservedContainer]:
-    """The pod's containers that nobody will miss."""
+    """The pod's containers that nobody will miss: sandboxes that another one has followed, and
+    dead containers beyond the last few."""
     kept: dict[str, int] = {}
-    waste = []
+    current = pod.sandbox
+    waste = [s for s in pod.sandboxes if s is not current and s.run is not Run.RUNNING]
     for container in pod.containers:  # newest first
         if container.run is not Run.EXITED:
             continue

@@ -150,9 +150,10 @@ def _new_sandbox(pod: Pod, facts: PodFacts) -> Plan:
     if facts.volumes:
         waits = Waiting("ContainerCreating", facts.volumes)
         return Plan(waiting={c.name: waits for c in pod.spec.containers})
-    dead: list[Action] = [RemoveContainer(s.id, s.name) for s in observed.sandboxes]
+    # The dead one is left to the garbage collector: an engine that cannot remove it (a busy mount)
+    # would keep the pod waiting.
     attempt = 1 + max((s.attempt for s in observed.sandboxes), default=-1)
-    return Plan(actions=(*dead, CreateSandbox(attempt)))
+    return Plan(actions=(CreateSandbox(attempt),))
 
 
 def _wants_more(spec: PodSpec, observed: ObservedPod) -> bool:

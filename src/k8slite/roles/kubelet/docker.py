@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -78,7 +78,9 @@ class DockerRuntime:
         self._ready = asyncio.Event()
         self._slots = asyncio.Semaphore(PARALLEL_STARTS)
         self._images: dict[str, Image] = {}
-        self._discarded: set[str] = set()  # ids that are being removed and were never there
+        self._discarded: set[str] = set()  # ids that are being removed: gone for everybody
+        self._remnants: dict[str, str] = {}  # those of them that stay, and why
+        self._served_at = float("-inf")  # when the engine last took a new connection
         self._warm = WarmSandboxes(settings, clock, self._start_warm)
 
     # -- following the engine ------------------------------------------------------------------
@@ -133,8 +135,7 @@ class DockerRuntime:
     async def _session(self, docker: Docker, network: PodNetwork) -> None:
         """One life of the engine, from being found to being lost (always ends by raising)."""
         since = self._clock.now() - 1
-        async with asyncio.timeout(_ANSWER):
-            version = await docker.version()
+        version = await self._knock()
         docker.api_version = f"v{version['ApiVersion']}"
         events: Any = DockerEvents(docker)  # type: ignore[no-untyped-call]
         inbox = events.subscribe(create_task=False)
@@ -155,6 +156,25 @@ class DockerRuntime:
             stream.cancel()
             with suppress(asyncio.CancelledError, DockerError, aiohttp.ClientError, ValueError):
                 await stream
+
+    async def _knock(self) -> dict[str, Any]:
+        """The engine's version, over a new connection. Raises when it takes none.
+
+        Containers die when Docker shuts down, and nothing may be started in their place: what is
+        created then is left with mounts that no later Docker can remove. Docker closes its door
+        before it stops the first container, but serves open connections to the very end. So a
+        death is believed only after the engine took a new connection.
+        """
+        at = self._clock.now()
+        docker = self._connect()
+        try:
+            async with asyncio.timeout(_ANSWER):
+                version: dict[str, Any] = await docker.version()
+        finally:
+            await docker.close()
+            await docker.connector.close()
+        self._served_at = at
+        return version
 
     async def _prepare(self, docker: Docker, version: dict[str, Any], network: PodNetwork) -> None:
         architecture = pause.architecture(platform.machine())
@@ -191,15 +211,19 @@ class DockerRuntime:
 
         details = await asyncio.gather(*(inspect(item.id) for item in listed))
         self._warm.forget()
+        self._discarded.clear()
+        self._remnants.clear()
         seen = []
         for data in filter(None, details):
             container = dockernames.inspected(data)
-            if container is not None:
+            if dockernames.doomed(data):
+                self._keep_remnant(data["Id"], data["State"].get("Error", ""))
+            elif container is not None:
                 seen.append(container)
                 if data["Config"]["Labels"][dockernames.KIND] == "warm":
                     self._warm.note_adopted(data)
             elif not await self._warm.take_back(data):
-                await docker.containers.container(data["Id"]).delete(force=True)
+                await self._discard(docker, data["Id"])
         self._sight.reset(seen)
 
     async def _follow(self, docker: Docker, inbox: Any) -> None:
@@ -214,6 +238,8 @@ class DockerRuntime:
             if event is None:
                 raise RuntimeGone("Docker closed its event stream")
             if event.get("Type") == "container":
+                if event["Action"] == "die" and event["timeNano"] / 1e9 >= self._served_at:
+                    await self._knock()
                 self._container_event(event)
             else:
                 self._images.clear()
@@ -227,6 +253,7 @@ class DockerRuntime:
         name = dockernames.parse_name(attributes.get("name", ""))
         if action == "destroy":
             self._discarded.discard(id)
+            self._remnants.pop(id, None)
             self._sight.drop(id)
             self._warm.drop(id)
             return
@@ -318,7 +345,7 @@ class DockerRuntime:
             # It ran for a moment under a foreign host name: as if it had never been.
             self._discarded.add(seen.id)
             self._sight.drop(seen.id)
-            await self._call(self._engine.containers.container(seen.id).delete(force=True, v=True))
+            await self._discard(self._engine, seen.id)
         return seen
 
     async def _start_once(
@@ -360,9 +387,43 @@ class DockerRuntime:
             await self._call(self._engine.containers.container(id).stop(t=max(grace, 0)))
 
     async def remove(self, id: str) -> None:
-        with suppress(NoSuchContainer):
-            await self._call(self._engine.containers.container(id).delete(force=True, v=True))
+        await self._discard(self._engine, id)
         self._sight.drop(id)
+
+    async def _discard(self, docker: Docker, id: str) -> None:
+        """Remove; what is dead and stays nevertheless becomes a remnant."""
+        handle = docker.containers.container(id)
+        try:
+            await self._call(handle.delete(force=True, v=True))
+        except NoSuchContainer:
+            return
+        except RuntimeGone:
+            raise
+        except RuntimeFailure as error:
+            with suppress(NoSuchContainer):
+                if (await self._call(handle.show()))["State"].get("Running"):
+                    raise
+                self._keep_remnant(id, str(error))
+
+    def _keep_remnant(self, id: str, why: str) -> None:
+        log.warning("dead container stays", role="kubelet", container=id[:12], error=why)
+        self._remnants[id] = why
+        self._discarded.add(id)
+
+    async def sweep(self) -> Mapping[str, str]:
+        for id in list(self._remnants):
+            handle = self._engine.containers.container(id)
+            try:
+                await self._call(handle.delete(force=True, v=True))
+            except NoSuchContainer:
+                self._remnants.pop(id, None)
+            except RuntimeGone:
+                raise
+            except RuntimeFailure as error:
+                self._remnants[id] = str(error)
+            else:
+                self._remnants.pop(id, None)
+        return dict(self._remnants)
 
     def annotate(self, id: str, message: str) -> None:
         known = self._sight.get(id)

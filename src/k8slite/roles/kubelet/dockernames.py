@@ -142,6 +142,12 @@ def inspected(data: Mapping[str, Any]) -> ObservedContainer | None:
     )
 
 
+def doomed(data: Mapping[str, Any]) -> bool:
+    """Docker has begun to remove it, and will never start it again."""
+    state = data["State"]
+    return bool(state.get("Dead")) or state.get("Status") in ("dead", "removing")
+
+
 def address(data: Mapping[str, Any]) -> str:
     """The IPv4 address of an inspected container ("" when it has none of its own)."""
     networks = (data.get("NetworkSettings") or {}).get("Networks") or {}

@@ -46,6 +46,8 @@ class GarbageCollector:
         for ref in self._runtime.pods():
             for dead in dead_containers(self._runtime.pod(ref.uid), now):
                 await self._runtime.remove(dead.id)
+        for id, why in (await self._runtime.sweep()).items():
+            log.warning("dead container stays", role="kubelet", container=id[:12], error=why)
 
     async def images(self) -> None:
         images = await self._runtime.images()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +39,11 @@ from k8slite.roles.kubelet.volumes import VolumeTrouble
 
 
 class HollowRuntime:
-    """``Runtime`` in memory. ``missing`` are images that cannot be pulled."""
+    """``Runtime`` in memory.
+
+    ``missing`` are images that cannot be pulled, ``unremovable`` ids of containers that cannot be
+    removed.
+    """
 
     def __init__(self, clock: Clock, *, pod_cidr: str = "10.0.0.0/16") -> None:
         self._clock = clock
@@ -51,6 +55,8 @@ class HollowRuntime:
         self._free: list[str] = []
         self._images: dict[str, Image] = {}
         self.missing: set[str] = set()
+        self.unremovable: set[str] = set()
+        self._remnants: set[str] = set()
         self.exec_code = 0
         self.lines: dict[str, list[bytes]] = {}
 
@@ -171,7 +177,14 @@ class HollowRuntime:
         container = self._sight.get(id)
         if container is not None and container.ip:
             self._free.append(container.ip)
+        if id in self.unremovable:
+            self._remnants.add(id)
         self._sight.drop(id)
+
+    async def sweep(self) -> Mapping[str, str]:
+        self._answering()
+        self._remnants &= self.unremovable
+        return dict.fromkeys(self._remnants, "device or resource busy")
 
     def annotate(self, id: str, message: str) -> None:
         container = self._sight.get(id)

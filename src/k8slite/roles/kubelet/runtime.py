@@ -7,7 +7,7 @@ engine's events, so that reading costs no call.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -155,7 +155,14 @@ class Runtime(Protocol):
         ...
 
     async def remove(self, id: str) -> None:
-        """Remove by force. Gone is fine."""
+        """Stop by force and remove. Gone is fine.
+
+        A container that is dead but that the engine cannot remove is gone for everybody all the
+        same: it is never seen again, and ``sweep`` tries on."""
+        ...
+
+    async def sweep(self) -> Mapping[str, str]:
+        """Try again to remove what could not be removed; what still stays (id) and why."""
         ...
 
     def annotate(self, id: str, message: str) -> None:
