@@ -25,15 +25,15 @@ from k8slite.api.kinds.pod.types import (
 from k8slite.api.kinds.secret.types import Secret
 from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
 from k8slite.api.meta import ObjectMeta
-from k8slite.decide.podadmission import admit
-from k8slite.decide.podenv import ConfigError, PodContext, expand, service_variables
-from k8slite.decide.podfiles import volume_files
-from k8slite.decide.podgarbage import StoredImage, dead_containers, unused_images
-from k8slite.decide.podnet import first_free
-from k8slite.decide.podprobe import ProbeKind, ProbeState, health, observe
-from k8slite.decide.podpull import PullHistory, credentials, obstacle, policy_of
-from k8slite.decide.podspec import cpu_quota, cpu_shares
-from k8slite.decide.podstate import Health, ObservedContainer, ObservedPod, PodRef, Run
+from k8slite.decide.pods.admission import admit
+from k8slite.decide.pods.env import ConfigError, PodContext, expand, service_variables
+from k8slite.decide.pods.files import volume_files
+from k8slite.decide.pods.garbage import StoredImage, dead_containers, unused_images
+from k8slite.decide.pods.network import first_free
+from k8slite.decide.pods.probe import ProbeKind, ProbeState, health, observe
+from k8slite.decide.pods.pull import PullHistory, credentials, obstacle, policy_of
+from k8slite.decide.pods.spec import cpu_quota, cpu_shares
+from k8slite.decide.pods.state import Health, ObservedContainer, ObservedPod, PodRef, Run
 
 PROBE = Probe(success_threshold=2, failure_threshold=3)
 

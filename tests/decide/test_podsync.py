@@ -11,8 +11,8 @@ from msgspec.structs import replace as with_
 
 from k8slite.api.kinds.pod.types import Container, Pod, PodSpec
 from k8slite.api.meta import ObjectMeta
-from k8slite.decide import podsync
-from k8slite.decide.podstate import (
+from k8slite.decide.pods import sync
+from k8slite.decide.pods.state import (
     SANDBOX,
     CreateSandbox,
     Health,
@@ -28,8 +28,8 @@ from k8slite.decide.podstate import (
     StartContainer,
     Waiting,
 )
-from k8slite.decide.podstatus import StatusFacts, status_of
-from k8slite.decide.podsync import crash_delay, decide, dismantle, spec_hash
+from k8slite.decide.pods.status import StatusFacts, status_of
+from k8slite.decide.pods.sync import crash_delay, decide, dismantle, spec_hash
 
 REF = PodRef("default", "web", "u1")
 
@@ -183,7 +183,7 @@ def test_crashes_are_followed_by_longer_and_longer_waits_and_forgiven_in_the_end
         assert world.running() == ["a"]
         waits.append(world.now - began)
     assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
-    world.now += podsync.CRASH_RESET
+    world.now += sync.CRASH_RESET
     world.end(world.observed().containers[0].id, 1)
     world.settle()
     assert world.running() == ["a"]
@@ -191,7 +191,7 @@ def test_crashes_are_followed_by_longer_and_longer_waits_and_forgiven_in_the_end
 
 @given(st.integers(min_value=0, max_value=10_000))
 def test_the_crash_delay_is_bounded_and_never_shrinks(crashes: int) -> None:
-    assert 0 <= crash_delay(crashes) <= crash_delay(crashes + 1) <= podsync.CRASH_MAX
+    assert 0 <= crash_delay(crashes) <= crash_delay(crashes + 1) <= sync.CRASH_MAX
 
 
 def test_a_changed_definition_kills_and_starts_anew() -> None:

@@ -12,8 +12,8 @@ from tests.kubelet.waiting import until
 from tests.lab.docker_host import DockerHost
 
 from k8slite.config import Settings
-from k8slite.decide.podspec import ContainerSpec, SandboxSpec
-from k8slite.decide.podstate import ObservedPod, PodRef, Run
+from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
+from k8slite.decide.pods.state import ObservedPod, PodRef, Run
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.docker import DockerRuntime
 from k8slite.roles.kubelet.hollow import HollowRuntime

@@ -22,8 +22,8 @@ from aiodocker import Docker, DockerError
 from aiodocker.events import DockerEvents
 
 from k8slite.config import Settings
-from k8slite.decide.podspec import ContainerSpec, SandboxSpec
-from k8slite.decide.podstate import SANDBOX, ObservedContainer, ObservedPod, PodRef, Run
+from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
+from k8slite.decide.pods.state import SANDBOX, ObservedContainer, ObservedPod, PodRef, Run
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet import dockerconfig, dockerimages, dockernames, pause, podnet

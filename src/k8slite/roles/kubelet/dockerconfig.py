@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from k8slite.decide.podspec import CPU_PERIOD, ContainerSpec, HostPort, SandboxSpec
+from k8slite.decide.pods.spec import CPU_PERIOD, ContainerSpec, HostPort, SandboxSpec
 from k8slite.roles.kubelet import dockernames
 from k8slite.roles.kubelet.pause import IMAGE
 

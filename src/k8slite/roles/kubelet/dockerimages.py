@@ -6,7 +6,7 @@ from typing import Any
 
 from aiodocker import Docker, DockerError
 
-from k8slite.decide.podpull import registry_of
+from k8slite.decide.pods.pull import registry_of
 from k8slite.roles.kubelet.runtime import Credentials, Image, PullFailure, Usage
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from k8slite.decide.podspec import ContainerSpec, SandboxSpec
-from k8slite.decide.podstate import SANDBOX, ObservedContainer, PodRef, Run
+from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
+from k8slite.decide.pods.state import SANDBOX, ObservedContainer, PodRef, Run
 from k8slite.kit.clock import parse_rfc3339
 
 KIND = "io.k8slite.kind"  # sandbox, warm, container, network, pause

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from k8slite.api.kinds.pod.types import Container, Pod
-from k8slite.decide.podstate import ObservedContainer, ObservedPod, Run
+from k8slite.decide.pods.state import ObservedContainer, ObservedPod, Run
 from k8slite.roles.kubelet.runtime import LogOptions, Runtime, RuntimeFailure
 from k8slite.roles.kubelet.volumes import PodFiles
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from k8slite.config import Settings
-from k8slite.decide.podgarbage import StoredImage, dead_containers, note_use, unused_images
+from k8slite.decide.pods.garbage import StoredImage, dead_containers, note_use, unused_images
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.node import disk_use
 from k8slite.roles.kubelet.pause import IMAGE

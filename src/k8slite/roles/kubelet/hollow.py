@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from k8slite.api.kinds.pod.types import Pod
-from k8slite.decide.podenv import ConfigError, PodContext
-from k8slite.decide.podfiles import volume_files
-from k8slite.decide.podspec import ContainerSpec, SandboxSpec
-from k8slite.decide.podstate import SANDBOX, ObservedContainer, ObservedPod, PodRef, Run
+from k8slite.decide.pods.env import ConfigError, PodContext
+from k8slite.decide.pods.files import volume_files
+from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
+from k8slite.decide.pods.state import SANDBOX, ObservedContainer, ObservedPod, PodRef, Run
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.runtime import (
     Credentials,

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiodocker import Docker, DockerError
 
-from k8slite.decide.podnet import first_free, inside
+from k8slite.decide.pods.network import first_free, inside
 from k8slite.roles.kubelet import dockernames
 from k8slite.roles.kubelet.runtime import PodNetwork, RuntimeFailure
 

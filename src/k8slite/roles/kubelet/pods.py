@@ -20,11 +20,11 @@ from k8slite.api.kinds.pod.types import Container, Handler, Pod
 from k8slite.client.base import Client, Informers
 from k8slite.client.events import EventRecorder
 from k8slite.config import Settings
-from k8slite.decide import podsync
-from k8slite.decide.podadmission import admit
-from k8slite.decide.podenv import ConfigError, PodContext, environment
-from k8slite.decide.podspec import Mount, container_spec, mounts_of, pod_ref, sandbox_spec
-from k8slite.decide.podstate import (
+from k8slite.decide.pods import sync
+from k8slite.decide.pods.admission import admit
+from k8slite.decide.pods.env import ConfigError, PodContext, environment
+from k8slite.decide.pods.spec import Mount, container_spec, mounts_of, pod_ref, sandbox_spec
+from k8slite.decide.pods.state import (
     Action,
     CreateSandbox,
     KillContainer,
@@ -37,7 +37,7 @@ from k8slite.decide.podstate import (
     StartContainer,
     Waiting,
 )
-from k8slite.decide.podstatus import StatusFacts, failed, status_of
+from k8slite.decide.pods.status import StatusFacts, failed, status_of
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
 from k8slite.kit.workqueue import WorkQueue
@@ -164,7 +164,7 @@ class PodWorkers:
                 await self._dismiss(uid)
             elif pod.metadata.deletion_timestamp is not None:
                 await self._end(pod)
-            elif not podsync.finished(pod) and not await self._admitted(pod):
+            elif not sync.finished(pod) and not await self._admitted(pod):
                 return
             else:
                 await self._keep(pod)
@@ -177,10 +177,10 @@ class PodWorkers:
             return  # it may be a static pod
         self._prober.forget(uid)
         observed = self._runtime.pod(uid)
-        plan = podsync.dismantle(self._facts(uid, observed), None, "the pod is gone")
+        plan = sync.dismantle(self._facts(uid, observed), None, "the pod is gone")
         if not plan.gone:
             await self._apply(None, uid, plan)
-            plan = podsync.dismantle(self._facts(uid, self._runtime.pod(uid)), None, "gone")
+            plan = sync.dismantle(self._facts(uid, self._runtime.pod(uid)), None, "gone")
         if plan.gone:
             await self._forget(uid)
 
@@ -189,7 +189,7 @@ class PodWorkers:
         uid = pod.metadata.uid
         self._prober.forget(uid)
         for _ in range(_ROUNDS):
-            plan = podsync.decide(pod, self._facts(uid, self._runtime.pod(uid)))
+            plan = sync.decide(pod, self._facts(uid, self._runtime.pod(uid)))
             if plan.gone:
                 await self._forget(uid)
                 meta = pod.metadata
@@ -242,7 +242,7 @@ class PodWorkers:
         plan = Plan()
         try:
             for _ in range(_ROUNDS):
-                plan = podsync.decide(pod, await self._all_facts(pod))
+                plan = sync.decide(pod, await self._all_facts(pod))
                 if not await self._apply(pod, uid, plan):
                     break
         except RuntimeGone:
@@ -265,8 +265,8 @@ class PodWorkers:
         return pod
 
     async def _past_deadline(self, pod: Pod, shown: Pod | None) -> bool:
-        due = podsync.deadline(pod)
-        if due is None or podsync.finished(pod) or shown is None:
+        due = sync.deadline(pod)
+        if due is None or sync.finished(pod) or shown is None:
             return False
         now = self._clock.now()
         if now < due:
@@ -319,7 +319,7 @@ class PodWorkers:
         volumes = await self._volumes(pod, memory)
         images: dict[str, bool] = {}
         waiting: dict[str, Waiting] = {}
-        alive = () if podsync.finished(pod) else (*pod.spec.init_containers, *pod.spec.containers)
+        alive = () if sync.finished(pod) else (*pod.spec.init_containers, *pod.spec.containers)
         for container in alive:
             seen = observed.latest(container.name)
             if seen is not None and seen.run is Run.RUNNING:
@@ -339,7 +339,7 @@ class PodWorkers:
         return PodFacts(observed, now, health, images, waiting, busy, volumes)
 
     async def _volumes(self, pod: Pod, memory: _Memory) -> str:
-        if not pod.spec.volumes or podsync.finished(pod):
+        if not pod.spec.volumes or sync.finished(pod):
             return ""
         now = self._clock.monotonic()
         if now < memory.volumes_at + _REFRESH:

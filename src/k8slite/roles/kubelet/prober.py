@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from k8slite.api.kinds.pod.types import Container, Pod, Probe
-from k8slite.decide.podprobe import ProbeKind, ProbeState, health, observe, probe_of
-from k8slite.decide.podstate import Health, ObservedContainer, ObservedPod, Run
+from k8slite.decide.pods.probe import ProbeKind, ProbeState, health, observe, probe_of
+from k8slite.decide.pods.state import Health, ObservedContainer, ObservedPod, Run
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.actions import Doer, Target
 

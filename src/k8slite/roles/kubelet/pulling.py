@@ -9,8 +9,8 @@ from k8slite.api.kinds import SECRET
 from k8slite.api.kinds.pod.types import Container, Pod
 from k8slite.client.base import Informers
 from k8slite.client.events import EventRecorder
-from k8slite.decide.podpull import PullHistory, credentials, obstacle, policy_of
-from k8slite.decide.podstate import Waiting
+from k8slite.decide.pods.pull import PullHistory, credentials, obstacle, policy_of
+from k8slite.decide.pods.state import Waiting
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.runtime import Credentials, PullFailure, Runtime
 

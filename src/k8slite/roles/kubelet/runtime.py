@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
-from k8slite.decide.podspec import ContainerSpec, SandboxSpec
-from k8slite.decide.podstate import ObservedContainer, ObservedPod, PodRef
+from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
+from k8slite.decide.pods.state import ObservedContainer, ObservedPod, PodRef
 
 
 class RuntimeFailure(Exception):

@@ -17,7 +17,7 @@ from k8slite.api.errors import ApiError, BadRequest, NotFound, Unavailable, not_
 from k8slite.api.kinds import POD
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.config import Settings
-from k8slite.decide.podstate import ObservedContainer, Run
+from k8slite.decide.pods.state import ObservedContainer, Run
 from k8slite.kit.clock import Clock, parse_rfc3339
 from k8slite.roles.kubelet.execing import ExecRequest, serve_exec
 from k8slite.roles.kubelet.runtime import LogOptions, Runtime, RuntimeFailure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from k8slite.decide.podstate import SANDBOX, ObservedContainer, ObservedPod, PodRef
+from k8slite.decide.pods.state import SANDBOX, ObservedContainer, ObservedPod, PodRef
 
 _NOBODY = PodRef("", "", "")
 

@@ -18,7 +18,7 @@ from k8slite.api.errors import ApiError
 from k8slite.api.kinds import POD
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.client.base import Client, Informer
-from k8slite.decide.podsync import finished
+from k8slite.decide.pods.sync import finished
 
 log = structlog.get_logger()
 

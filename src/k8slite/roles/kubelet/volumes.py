@@ -18,8 +18,8 @@ from typing import Protocol
 
 from k8slite.api import quantity
 from k8slite.api.kinds.pod.types import HostPathVolumeSource, Pod, Volume
-from k8slite.decide.podenv import ConfigError, PodContext
-from k8slite.decide.podfiles import File, volume_files
+from k8slite.decide.pods.env import ConfigError, PodContext
+from k8slite.decide.pods.files import File, volume_files
 
 _MS_NOSUID, _MS_NODEV = 2, 4
 _MNT_DETACH = 2

@@ -19,8 +19,8 @@ import structlog
 from aiodocker import Docker, DockerError
 
 from k8slite.config import Settings
-from k8slite.decide.podspec import ContainerSpec, SandboxSpec
-from k8slite.decide.podstate import ObservedContainer, Run
+from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
+from k8slite.decide.pods.state import ObservedContainer, Run
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet import dockernames
 from k8slite.roles.kubelet.runtime import RuntimeFailure

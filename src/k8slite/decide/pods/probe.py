@@ -13,7 +13,7 @@ from enum import Enum
 from msgspec.structs import replace as _with
 
 from k8slite.api.kinds.pod.types import Container, Probe
-from k8slite.decide.podstate import Health
+from k8slite.decide.pods.state import Health
 
 
 class ProbeKind(Enum):

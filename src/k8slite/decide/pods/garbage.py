@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from k8slite.decide.podstate import ObservedContainer, ObservedPod, Run
+from k8slite.decide.pods.state import ObservedContainer, ObservedPod, Run
 
 MIN_AGE = 60.0
 #: The last dead instance gives the last state and ``logs --previous``; one more for good measure.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from k8slite.api.kinds.pod.types import Container
 from k8slite.api.kinds.secret.types import Secret
-from k8slite.decide.podstate import Waiting
+from k8slite.decide.pods.state import Waiting
 from k8slite.kit.backoff import Backoff
 
 PULL_BACKOFF = Backoff(initial=10.0, maximum=300.0)

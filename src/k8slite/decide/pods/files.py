@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from k8slite.api.kinds.pod.types import DownwardAPIVolumeSource, KeyToPath, Volume
-from k8slite.decide.podenv import ConfigError, PodContext, field_value, resource_value
+from k8slite.decide.pods.env import ConfigError, PodContext, field_value, resource_value
 
 DEFAULT_MODE = 0o644
 

@@ -24,8 +24,8 @@ from k8slite.api.kinds.pod.types import (
     PodSpec,
     PodStatus,
 )
-from k8slite.decide.podstate import Health, ObservedContainer, ObservedPod, Run, Waiting
-from k8slite.decide.podsync import TERMINAL
+from k8slite.decide.pods.state import Health, ObservedContainer, ObservedPod, Run, Waiting
+from k8slite.decide.pods.sync import TERMINAL
 from k8slite.kit.clock import rfc3339
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from k8slite.api import quantity
 from k8slite.api.kinds.pod.types import Container, ContainerPort, Pod, PodSpec, VolumeMount
-from k8slite.decide.podenv import expand
-from k8slite.decide.podstate import PodRef, StartContainer
-from k8slite.decide.podstatus import qos_class
-from k8slite.decide.podsync import sandbox_hash, spec_hash
+from k8slite.decide.pods.env import expand
+from k8slite.decide.pods.state import PodRef, StartContainer
+from k8slite.decide.pods.status import qos_class
+from k8slite.decide.pods.sync import sandbox_hash, spec_hash
 
 DEFAULT_GRACE = 30
 #: cgroup limits, as the kubelet sets them (kubernetes pkg/kubelet/cm/helpers_linux.go).

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from k8slite.api.kinds.pod.types import Container, Pod, PodSpec
-from k8slite.decide.podstate import (
+from k8slite.decide.pods.state import (
     Action,
     CreateSandbox,
     KillContainer,

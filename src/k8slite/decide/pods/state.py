@@ -1,6 +1,6 @@
 """What the node knows of a pod: the shapes that pod decisions read and the plans they give.
 
-A runtime reports ``ObservedPod``; the decisions in ``podsync`` and ``podstatus`` never see Docker.
+A runtime reports ``ObservedPod``; the decisions in ``sync`` and ``status`` never see Docker.
 Times are Unix seconds.
 """
 
