@@ -25,9 +25,8 @@ from tests.lab.network import Namespace
 from bench.table import Row
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
-from k8slite.roles.kubelet import dockernames
-from k8slite.roles.kubelet.docker import PARALLEL_STARTS, DockerRuntime
-from k8slite.roles.kubelet.pause import IMAGE
+from k8slite.roles.kubelet.docker import PARALLEL_STARTS, DockerRuntime, names
+from k8slite.roles.kubelet.docker.pause import IMAGE
 
 SINGLE, BURST = 12, 40
 ADDRESS = "192.168.7.10"
@@ -136,7 +135,7 @@ async def burst_of_docker(host: DockerHost, network: str) -> float:
         async with slots:
             host_config = {"NetworkMode": network, "IpcMode": "shareable"}
             box = await docker.containers.create(
-                {"Image": IMAGE, "HostConfig": host_config, "Labels": {dockernames.KIND: "bench"}}
+                {"Image": IMAGE, "HostConfig": host_config, "Labels": {names.KIND: "bench"}}
             )
             await box.start()
         async with slots:
@@ -181,7 +180,7 @@ def rows() -> Iterator[Row]:
 
 
 async def _pause_image(host: DockerHost) -> None:
-    from k8slite.roles.kubelet import pause
+    from k8slite.roles.kubelet.docker import pause
 
     docker = Docker("http://docker", connector=aiohttp.UnixConnector(str(host.socket)))
     await docker.images.import_image(pause.image_archive("amd64"))

@@ -11,7 +11,6 @@ from k8slite.config import Settings
 from k8slite.decide.pods.garbage import StoredImage, dead_containers, note_use, unused_images
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.node import disk_use
-from k8slite.roles.kubelet.pause import IMAGE
 from k8slite.roles.kubelet.runtime import Runtime, RuntimeFailure
 
 log = structlog.get_logger()
@@ -52,7 +51,6 @@ class GarbageCollector:
     async def images(self) -> None:
         images = await self._runtime.images()
         in_use = await self._runtime.images_in_use()
-        in_use |= {image.id for image in images if IMAGE in image.names}
         now = self._clock.now()
         self._last_used = note_use(self._last_used, [i.id for i in images], in_use, now)
         try:

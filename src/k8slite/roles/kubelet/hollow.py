@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,7 @@ class HollowRuntime:
     """``Runtime`` in memory.
 
     ``missing`` are images that cannot be pulled, ``unremovable`` ids of containers that cannot be
-    removed.
+    removed. ``gap`` is awaited before and after every change to the engine: an agent may die there.
     """
 
     def __init__(self, clock: Clock, *, pod_cidr: str = "10.0.0.0/16") -> None:
@@ -54,6 +54,7 @@ class HollowRuntime:
         self._addresses = 1
         self._free: list[str] = []
         self._images: dict[str, Image] = {}
+        self.gap: Callable[[], Awaitable[None]] = _pass
         self.missing: set[str] = set()
         self.unremovable: set[str] = set()
         self._remnants: set[str] = set()
@@ -120,22 +121,18 @@ class HollowRuntime:
         return str(self._net[self._addresses])
 
     async def start_sandbox(self, spec: SandboxSpec) -> ObservedContainer:
-        self._answering()
-        now = self._clock.now()
-        seen = ObservedContainer(
+        created = ObservedContainer(
             id=self._id(),
             name=SANDBOX,
             pod=spec.pod,
             hash=spec.hash,
-            run=Run.RUNNING,
+            run=Run.CREATED,
             attempt=spec.attempt,
             grace=spec.grace,
-            created_at=now,
-            started_at=now,
-            ip="" if spec.host_network else self._take_address(),
+            created_at=self._clock.now(),
         )
-        self._sight.put(seen)
-        return seen
+        await self._create(created)
+        return await self._run(created, "" if spec.host_network else self._take_address())
 
     async def start_container(self, spec: ContainerSpec) -> ObservedContainer:
         self._answering()
@@ -145,34 +142,47 @@ class HollowRuntime:
         sandbox = self._sight.get(spec.sandbox)
         if sandbox is None or sandbox.run is not Run.RUNNING:
             raise RuntimeFailure("cannot join network of a non running container")
-        now = self._clock.now()
-        seen = ObservedContainer(
+        created = ObservedContainer(
             id=self._id(),
             name=spec.name,
             pod=spec.pod,
             hash=spec.hash,
-            run=Run.RUNNING,
+            run=Run.CREATED,
             attempt=spec.attempt,
             crashes=spec.crashes,
             sandbox=spec.sandbox,
             image=spec.image,
             image_id=f"hollow://{image.id}",
-            created_at=now,
-            started_at=now,
+            created_at=self._clock.now(),
             grace=spec.grace,
             init=spec.init,
         )
-        self._sight.put(seen)
-        return seen
+        await self._create(created)
+        return await self._run(created)
+
+    async def _create(self, created: ObservedContainer) -> None:
+        await self.gap()
+        self._answering()
+        self._sight.put(created)
+        await self.gap()
+
+    async def _run(self, created: ObservedContainer, ip: str = "") -> ObservedContainer:
+        running = replace(created, run=Run.RUNNING, started_at=self._clock.now(), ip=ip)
+        self._sight.put(running)
+        await self.gap()
+        return running
 
     def _id(self) -> str:
         return f"{self._clock.rng.getrandbits(256):064x}"
 
     async def stop(self, id: str, grace: int) -> None:
+        await self.gap()
         self._answering()
         self.end(id, 137)
+        await self.gap()
 
     async def remove(self, id: str) -> None:
+        await self.gap()
         self._answering()
         container = self._sight.get(id)
         if container is not None and container.ip:
@@ -180,6 +190,7 @@ class HollowRuntime:
         if id in self.unremovable:
             self._remnants.add(id)
         self._sight.drop(id)
+        await self.gap()
 
     async def sweep(self) -> Mapping[str, str]:
         self._answering()
@@ -205,8 +216,10 @@ class HollowRuntime:
         self._answering()
         if name in self.missing:
             raise PullFailure(f"pull access denied for {name}")
+        await self.gap()
         id = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
         self._images[name] = Image(id, (name,), 1)
+        await self.gap()
 
     async def remove_image(self, id: str) -> None:
         self._images = {name: image for name, image in self._images.items() if image.id != id}
@@ -240,6 +253,10 @@ class HollowRuntime:
         self._sight.reset(())
         self._images.clear()
         return removed
+
+
+async def _pass() -> None:
+    return None
 
 
 class _HollowExec:

@@ -25,7 +25,7 @@ from k8slite.client.events import EventRecorder
 from k8slite.config import Settings
 from k8slite.decide.nodestatus import HostFacts, is_ready, node_status, worth_writing
 from k8slite.kit.clock import Clock
-from k8slite.roles.kubelet.pause import architecture
+from k8slite.roles.kubelet.docker.pause import architecture
 from k8slite.roles.kubelet.runtime import PodNetwork, Runtime
 
 log = structlog.get_logger()

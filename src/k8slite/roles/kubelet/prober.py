@@ -9,7 +9,7 @@ from k8slite.api.kinds.pod.types import Container, Pod, Probe
 from k8slite.decide.pods.probe import ProbeKind, ProbeState, health, observe, probe_of
 from k8slite.decide.pods.state import Health, ObservedContainer, ObservedPod, Run
 from k8slite.kit.clock import Clock
-from k8slite.roles.kubelet.actions import Doer, Target
+from k8slite.roles.kubelet.handlers import Doer, Target
 
 #: ``unhealthy(pod, container, kind, message)``: a probe failed once.
 Unhealthy = Callable[[Pod, Container, str, str], None]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from k8slite.decide.pods.spec import CPU_PERIOD, ContainerSpec, HostPort, SandboxSpec
-from k8slite.roles.kubelet import dockernames
-from k8slite.roles.kubelet.pause import IMAGE
+from k8slite.roles.kubelet.docker import names
+from k8slite.roles.kubelet.docker.pause import IMAGE
 
 #: The sandbox dies last when memory runs out.
 _SANDBOX_OOM_SCORE = -998
@@ -54,7 +54,7 @@ def sandbox(spec: SandboxSpec, network: str, node: str) -> dict[str, Any]:
         host["Sysctls"] = dict(spec.sysctls)
     config: dict[str, Any] = {
         "Image": IMAGE,
-        "Labels": dockernames.sandbox_labels(spec, node),
+        "Labels": names.sandbox_labels(spec, node),
         "HostConfig": host,
     }
     if not spec.host_network:
@@ -67,7 +67,7 @@ def sandbox(spec: SandboxSpec, network: str, node: str) -> dict[str, Any]:
 def warm(network: str, node: str) -> dict[str, Any]:
     return {
         "Image": IMAGE,
-        "Labels": dockernames.warm_labels(node),
+        "Labels": names.warm_labels(node),
         "HostConfig": {
             "NetworkMode": network,
             "IpcMode": "shareable",
@@ -125,7 +125,7 @@ def container(spec: ContainerSpec, node: str) -> dict[str, Any]:
         host["SecurityOpt"] = ["no-new-privileges"]
     config: dict[str, Any] = {
         "Image": spec.image,
-        "Labels": dockernames.container_labels(spec, node),
+        "Labels": names.container_labels(spec, node),
         "Env": [f"{name}={value}" for name, value in env.items()],
         "HostConfig": host,
         "StopTimeout": spec.grace,  # what Docker gives when the host is shut down

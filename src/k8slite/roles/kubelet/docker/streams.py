@@ -11,6 +11,7 @@ from aiodocker.execs import Exec
 from aiodocker.stream import Stream
 from aiohttp import ClientResponse, ClientTimeout
 
+from k8slite.roles.kubelet.docker.engine import answer
 from k8slite.roles.kubelet.runtime import ExecSession, LogOptions, NoSuchContainer, RuntimeFailure
 
 _FRAME = struct.Struct(">BxxxL")  # stream number, length
@@ -40,15 +41,17 @@ class DockerExec:
 
     async def __aenter__(self) -> ExecSession:
         container = self._docker.containers.container(self._id)
-        self._exec = await container.exec(
-            self._command,
-            stdin=self._stdin,
-            stdout=self._stdout,
-            stderr=self._stderr,
-            tty=self._tty,
+        self._exec = await answer(
+            container.exec(
+                self._command,
+                stdin=self._stdin,
+                stdout=self._stdout,
+                stderr=self._stderr,
+                tty=self._tty,
+            )
         )
         self._stream = self._exec.start(detach=False)
-        await self._stream.__aenter__()
+        await answer(self._stream.__aenter__())
         return self
 
     async def __aexit__(
@@ -89,7 +92,7 @@ class DockerExec:
 
 async def container_logs(docker: Docker, id: str, options: LogOptions) -> AsyncIterator[bytes]:
     """Output and error of a container in the order that it wrote them."""
-    data = await docker.containers.container(id).show()
+    data = await answer(docker.containers.container(id).show())
     params = {
         "stdout": "1",
         "stderr": "1",

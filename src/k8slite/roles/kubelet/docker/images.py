@@ -7,21 +7,55 @@ from typing import Any
 from aiodocker import Docker, DockerError
 
 from k8slite.decide.pods.pull import registry_of
+from k8slite.roles.kubelet.docker.engine import answer
+from k8slite.roles.kubelet.docker.pause import IMAGE
 from k8slite.roles.kubelet.runtime import Credentials, Image, PullFailure, Usage
 
 
-async def inspect(docker: Docker, name: str) -> Image | None:
+class ImageStore:
+    """The engine's images; those found by name are remembered until something changes."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Image] = {}
+
+    def forget(self) -> None:
+        self._found.clear()
+
+    async def find(self, docker: Docker, name: str) -> Image | None:
+        if name not in self._found:
+            data = await answer(_inspect(docker, name))
+            if data is None:
+                return None
+            self._found[name] = _image(data)
+        return self._found[name]
+
+    async def every(self, docker: Docker) -> list[Image]:
+        return [_image(data) for data in await answer(docker.images.list())]
+
+    async def in_use(self, docker: Docker) -> set[str]:
+        """Ids of what any container was made from, and of the sandboxes' own image."""
+        listed = await answer(docker.containers.list(all=True))
+        own = await self.find(docker, IMAGE)
+        return {str(c["ImageID"]) for c in listed} | ({own.id} if own is not None else set())
+
+    async def pull(self, docker: Docker, name: str, credentials: list[Credentials]) -> None:
+        """Pull with each credential in turn, then (or only) with none. Raises PullFailure."""
+        self._found.pop(name, None)
+        await answer(_pull(docker, name, credentials))
+
+    async def remove(self, docker: Docker, id: str) -> None:
+        await answer(docker.images.delete(id))
+        self.forget()
+
+
+async def _inspect(docker: Docker, name: str) -> dict[str, Any] | None:
     try:
-        data = await docker.images.inspect(name)
+        data: dict[str, Any] = await docker.images.inspect(name)
     except DockerError as error:
         if error.status == 404:
             return None
         raise
-    return _image(data)
-
-
-async def every(docker: Docker) -> list[Image]:
-    return [_image(data) for data in await docker.images.list()]
+    return data
 
 
 def _image(data: dict[str, Any]) -> Image:
@@ -33,8 +67,7 @@ def _image(data: dict[str, Any]) -> Image:
     )
 
 
-async def pull(docker: Docker, name: str, credentials: list[Credentials]) -> None:
-    """Pull with each credential in turn, then (or only) with none. Raises PullFailure."""
+async def _pull(docker: Docker, name: str, credentials: list[Credentials]) -> None:
     failure = "no credentials"
     for secret in [*credentials, None]:
         auth = None

@@ -11,7 +11,7 @@ from typing import Any
 from aiodocker import Docker, DockerError
 
 from k8slite.decide.pods.network import first_free, inside
-from k8slite.roles.kubelet import dockernames
+from k8slite.roles.kubelet.docker import names
 from k8slite.roles.kubelet.runtime import PodNetwork, RuntimeFailure
 
 INTERFACE = "k8slite0"
@@ -27,7 +27,7 @@ async def ensure(docker: Docker, name: str, flannel_net: str, wish: PodNetwork) 
     networks = await docker.networks.list()
     mine = next((network for network in networks if network["Name"] == name), None)
     if mine is not None:
-        if dockernames.KIND not in (mine.get("Labels") or {}):
+        if names.KIND not in (mine.get("Labels") or {}):
             raise RuntimeFailure(
                 f"Docker network {name} exists and is not k8slite's: "
                 f"remove it (docker network rm {name}) or choose another --docker-network"
@@ -49,7 +49,7 @@ async def ensure(docker: Docker, name: str, flannel_net: str, wish: PodNetwork) 
             "CheckDuplicate": True,
             "Options": {_INTERFACE_OPTION: INTERFACE},
             "IPAM": {"Config": [{"Subnet": cidr}]},
-            "Labels": {dockernames.KIND: "network"},
+            "Labels": {names.KIND: "network"},
         }
     )
     return cidr

@@ -22,9 +22,9 @@ from k8slite.config import Settings
 from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
 from k8slite.decide.pods.state import ObservedContainer, Run
 from k8slite.kit.clock import Clock
-from k8slite.roles.kubelet import dockernames
+from k8slite.roles.kubelet.docker import names
+from k8slite.roles.kubelet.docker.uts import HostNames, Naming, bundles_beside
 from k8slite.roles.kubelet.runtime import RuntimeFailure
-from k8slite.roles.kubelet.uts import HostNames, Naming, bundles_beside
 
 log = structlog.get_logger()
 
@@ -131,7 +131,7 @@ class WarmSandboxes:
             self._stock.append(warm)
 
     async def adopt(
-        self, docker: Docker, spec: SandboxSpec, name: dockernames.Name
+        self, docker: Docker, spec: SandboxSpec, name: names.Name
     ) -> ObservedContainer | None:
         """Give a warm sandbox to a pod; None when there is none."""
         while self._stock:
@@ -150,9 +150,9 @@ class WarmSandboxes:
                     await docker.containers.container(warm.id).delete(force=True)
                 continue
             self._adopted[warm.id] = warm.bundles
-            labels = {dockernames.GRACE: str(spec.grace), dockernames.ATTEMPT: str(spec.attempt)}
+            labels = {names.GRACE: str(spec.grace), names.ATTEMPT: str(spec.attempt)}
             return replace(
-                dockernames.observed(warm.id, name, labels, Run.RUNNING),
+                names.observed(warm.id, name, labels, Run.RUNNING),
                 ip=warm.ip,
                 created_at=warm.created_at,
                 started_at=warm.started_at,
@@ -196,9 +196,9 @@ def _usable(data: dict[str, Any]) -> _Warm | None:
         return None
     return _Warm(
         id=data["Id"],
-        ip=dockernames.address(data),
-        created_at=dockernames.when(data["Created"]),
-        started_at=dockernames.when(data["State"]["StartedAt"]),
+        ip=names.address(data),
+        created_at=names.when(data["Created"]),
+        started_at=names.when(data["State"]["StartedAt"]),
         image_id=f"docker://{data['Image']}",
         hostname_file=files[0],
         hosts_file=files[1],
