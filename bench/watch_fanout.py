@@ -16,9 +16,8 @@ from k8slite.api import codec
 from k8slite.api.kinds import POD, SCHEME
 from k8slite.api.kinds.pod.types import Container, Pod, PodSpec
 from k8slite.api.meta import ObjectMeta
-from k8slite.kit.broadcast import Lagged
 from k8slite.kit.clock import Clock
-from k8slite.store.base import Create, Put
+from k8slite.store.base import Create, Lagged, Put
 from k8slite.store.cache import ChangeStream, WatchCache
 from k8slite.store.memory import MemoryStore
 
