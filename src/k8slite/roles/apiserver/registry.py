@@ -40,7 +40,7 @@ from k8slite.roles.apiserver.admission.chain import Admission
 from k8slite.roles.apiserver.admission.request import CREATE, DELETE, UPDATE, Request
 from k8slite.roles.apiserver.leases import EventLeases
 from k8slite.roles.apiserver.portals import Portals
-from k8slite.roles.apiserver.sweeping import delete_matching
+from k8slite.roles.apiserver.sweeping import sweep
 from k8slite.roles.apiserver.transactions import Transactions, store_key
 from k8slite.store.base import KeyExists, LeaseGone, Mismatch, Store
 from k8slite.store.cache import Entry, WatchCache
@@ -195,7 +195,19 @@ class Registry:
         fields: FieldSelector | None = None,
     ) -> list[Entry[T]]:
         """Delete every object that matches; the entries as they were before."""
-        return await delete_matching(self, kind, namespace, options, user, labels, fields)
+        entries = [
+            entry
+            for entry in self.cache.table(kind).entries(namespace)
+            if (not labels or labels.matches(entry.object.metadata.labels))
+            and (not fields or fields.matches(entry.object))
+        ]
+
+        async def delete(entry: Entry[T]) -> None:
+            meta = entry.object.metadata
+            await self.delete(kind, meta.namespace, meta.name, options, user=user)
+
+        await sweep(entries, delete)
+        return entries
 
     # -- subresources -----------------------------------------------------------------------
 

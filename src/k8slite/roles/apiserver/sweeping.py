@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from k8slite.api.errors import NotFound
-from k8slite.api.meta import DeleteOptions, Object
-from k8slite.api.scheme import Kind
-from k8slite.api.selectors import FieldSelector, LabelSelector
-from k8slite.api.user import User
+from k8slite.api.meta import Object
 from k8slite.store.cache import Entry
-
-if TYPE_CHECKING:
-    from k8slite.roles.apiserver.registry import Registry
 
 T = TypeVar("T", bound=Object)
 
@@ -21,37 +16,23 @@ T = TypeVar("T", bound=Object)
 WIDTH = 64
 
 
-async def delete_matching(
-    registry: Registry,
-    kind: Kind[T],
-    namespace: str,
-    options: DeleteOptions,
-    user: User,
-    labels: LabelSelector | None,
-    fields: FieldSelector | None,
-) -> list[Entry[T]]:
-    """Delete what matches now; the entries as they were. An object that somebody else deletes
-    meanwhile is no error; the first real error ends the sweep and is raised."""
-    entries = [
-        entry
-        for entry in registry.cache.table(kind).entries(namespace)
-        if (not labels or labels.matches(entry.object.metadata.labels))
-        and (not fields or fields.matches(entry.object))
-    ]
+async def sweep(
+    entries: Sequence[Entry[T]], delete: Callable[[Entry[T]], Awaitable[object]]
+) -> None:
+    """Delete every entry. An object that somebody else deletes meanwhile is no error; the first
+    real error ends the sweep and is raised."""
     waiting = iter(entries)
 
-    async def sweep() -> None:
+    async def one_by_one() -> None:
         for entry in waiting:
-            meta = entry.object.metadata
             try:
-                await registry.delete(kind, meta.namespace, meta.name, options, user=user)
+                await delete(entry)
             except NotFound:
                 continue
 
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(min(WIDTH, len(entries))):
-                group.create_task(sweep(), name=f"sweep-{kind.plural}-{number}")
+                group.create_task(one_by_one(), name=f"sweep-{number}")
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return entries

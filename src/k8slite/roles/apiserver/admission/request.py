@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from k8slite.api.meta import Object
 from k8slite.api.scheme import Kind
@@ -12,12 +12,21 @@ from k8slite.api.user import User
 from k8slite.store.base import Op
 from k8slite.store.cache import Entry
 
-if TYPE_CHECKING:
-    from k8slite.roles.apiserver.registry import Registry
-
 T = TypeVar("T", bound=Object)
 
 CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
+
+
+class Objects(Protocol):
+    """What a plugin may ask of the registry that is reviewing a write."""
+
+    def get(self, kind: Kind[T], namespace: str, name: str) -> Entry[T]: ...
+
+    async def create(
+        self, kind: Kind[T], obj: T, *, user: User, namespace: str = "", dry_run: bool = False
+    ) -> Entry[T]: ...
+
+    async def read_barrier(self) -> None: ...
 
 
 class Request(Generic[T]):
@@ -38,7 +47,7 @@ class Request(Generic[T]):
 
     def __init__(
         self,
-        registry: Registry,
+        registry: Objects,
         operation: str,
         kind: Kind[T],
         obj: T,
