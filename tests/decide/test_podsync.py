@@ -139,6 +139,18 @@ def test_nothing_is_done_to_what_is_right() -> None:
     assert world.plan() == Plan()
 
 
+def test_only_less_time_shortens_a_stop_that_is_under_way() -> None:
+    world = World(make_pod("a"))
+    world.settle()
+    main = world.observed().latest("a")
+    assert main is not None
+    facts = world.facts(busy=frozenset({main.id}), stopping={main.id: world.now + 20})
+    assert dismantle(facts, 30, "later").actions == ()
+    assert dismantle(facts, 20, "the same").actions == ()
+    assert dismantle(facts, None, "whenever").actions == ()
+    assert dismantle(facts, 5, "sooner").actions == (KillContainer(main.id, "a", "sooner", 5),)
+
+
 def test_a_busy_container_is_left_alone() -> None:
     world = World(make_pod("a"))
     world.take(CreateSandbox(0))

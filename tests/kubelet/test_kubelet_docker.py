@@ -80,3 +80,19 @@ async def test_the_host_name_is_the_pods_from_the_first_moment(lab: Cluster) -> 
     assert await lab.output("named", "sh", "-c", "echo $HOSTNAME") == "named"
     ip = (await lab.running("named")).status.pod_ip
     assert f"{ip}\tnamed" in await lab.output("named", "cat", "/etc/hosts")
+
+
+@pytest.mark.parametrize("grace", [1, 0], ids=["now", "force"])
+@pytest.mark.parametrize("lab", [0], ids=["cold"], indirect=True)
+async def test_a_second_delete_shortens_the_stop_that_is_under_way(
+    lab: Cluster, on_host: DockerHost, grace: int
+) -> None:
+    patient = pod().replace("PeriodSeconds: 1", "PeriodSeconds: 3600")
+    await lab.create(patient)  # sleep, being the first process, does not hear SIGTERM
+    uid = (await lab.running("web")).metadata.uid
+    await lab.delete("web", grace=None)
+    await lab.until(lambda: lab.events("Killing"))
+    await lab.delete("web", grace=grace)
+    await lab.gone("web")
+    await lab.until(lambda: uid not in on_host.docker("ps", "-a", "--format", "{{.Names}}"))
+    assert len(lab.events("Killing")) == 1

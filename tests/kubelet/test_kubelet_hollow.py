@@ -131,6 +131,21 @@ def test_a_quiet_node_writes_once_in_five_minutes(on_hollow: Run) -> None:
     on_hollow(promise)
 
 
+def test_a_pod_that_lost_its_sandbox_is_not_ready_until_it_has_another(on_hollow: Run) -> None:
+    async def promise(lab: Cluster) -> None:
+        await lab.create(pod("web"))
+        uid = (await lab.running("web")).metadata.uid
+        go_on = asyncio.Event()
+        lab.runtime.gap = go_on.wait  # the engine is slow
+        lab.runtime.end(lab.runtime.pod(uid).latest("main").id, 137)
+        lab.runtime.end(lab.runtime.pod(uid).sandbox.id, 137)
+        await lab.until(lambda: lab.condition("web") == "False")
+        go_on.set()
+        await lab.running("web")
+
+    on_hollow(promise)
+
+
 def test_containers_that_cannot_be_removed_are_gone_for_their_pod(on_hollow: Run) -> None:
     async def promise(lab: Cluster) -> None:
         await lab.create(pod("web"))

@@ -121,8 +121,9 @@ class PodFacts:
 
     ``images`` tells of each wanted image whether it is there; ``waiting`` holds what stands in a
     container's way (a failed pull, a missing config map); ``busy`` the ids of containers that are
-    being stopped and the names of containers whose image is being pulled. ``volumes`` is "" when
-    the volumes are mounted, else what is missing.
+    being stopped and the names of containers whose image is being pulled. ``stopping`` says of
+    the former when they are killed at the latest. ``volumes`` is "" when the volumes are mounted,
+    else what is missing.
     """
 
     observed: ObservedPod
@@ -132,6 +133,7 @@ class PodFacts:
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     volumes: str = ""
+    stopping: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,8 +136,14 @@ def _kills(
     return [
         KillContainer(c.id, c.name, reason, c.grace if grace is None else grace)
         for c in containers
-        if c.id not in facts.busy
+        if c.id not in facts.busy or _sooner(facts, c.id, grace)
     ]
+
+
+def _sooner(facts: PodFacts, id: str, grace: int | None) -> bool:
+    """A stop is under way, but now there is less time for it (a second delete)."""
+    until = facts.stopping.get(id)
+    return grace is not None and until is not None and facts.now + grace < until
 
 
 def _new_sandbox(pod: Pod, facts: PodFacts) -> Plan:

@@ -70,7 +70,7 @@ class Actor:
                 await self._runtime.remove(id)
                 return True
             case KillContainer():
-                self._operations.begin(uid, action.id, self._kill(pod, uid, action))
+                self._stop(pod, uid, action)
                 return False
             case _ if pod is None:
                 return False
@@ -166,6 +166,15 @@ class Actor:
             pod, target.container, "FailedPostStartHook", outcome.message, "Warning"
         )
         await self._runtime.stop(target.id, grace)
+
+    def _stop(self, pod: Pod | None, uid: str, action: KillContainer) -> None:
+        until = self._clock.now() + action.grace
+        if action.id in self._operations.busy(uid):
+            # Told and asked it was already: only the time that is left gets shorter.
+            work = self._runtime.stop(action.id, action.grace)
+        else:
+            work = self._kill(pod, uid, action)
+        self._operations.begin(uid, action.id, work, until)
 
     async def _kill(self, pod: Pod | None, uid: str, action: KillContainer) -> None:
         """preStop, SIGTERM, the grace that is left, SIGKILL."""

@@ -33,10 +33,12 @@ LookAfter = Callable[[str, float], None]
 class Memory:
     """What is kept of a pod between two looks; losing it costs a repetition, never a mistake.
 
+    ``forced``: its object vanished while it was being stopped (None: it has not vanished).
     ``obstacles``: container → why it cannot be made, until when, after how many failures.
     """
 
     admitted: bool = False
+    forced: bool | None = None
     obstacles: dict[str, tuple[Waiting, float, int]] = field(default_factory=dict)
     volumes_at: float = float("-inf")
 
@@ -98,7 +100,8 @@ class FactFinder:
     def brief(self, uid: str) -> PodFacts:
         """Enough to take a pod down."""
         observed = self._runtime.pod(uid)
-        return PodFacts(observed, self._clock.now(), busy=self._operations.busy(uid))
+        busy, stopping = self._operations.busy(uid), self._operations.deadlines(uid)
+        return PodFacts(observed, self._clock.now(), busy=busy, stopping=stopping)
 
     async def all(self, pod: Pod) -> PodFacts:
         uid, now = pod.metadata.uid, self._clock.now()

@@ -17,7 +17,7 @@ from k8slite.client.events import EventRecorder
 from k8slite.config import Settings
 from k8slite.decide.pods import sync
 from k8slite.decide.pods.admission import admit
-from k8slite.decide.pods.state import Plan, Waiting
+from k8slite.decide.pods.state import CreateSandbox, Plan, Waiting
 from k8slite.decide.pods.status import StatusFacts, failed, status_of
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
@@ -146,10 +146,15 @@ class PodWorkers:
         if not self.sources.static_read:
             return  # it may be a static pod
         self._prober.forget(uid)
-        plan = sync.dismantle(self._facts.brief(uid), None, "the pod is gone")
+        memory = self._facts.memory(uid)
+        if memory.forced is None:
+            memory.forced = bool(self._operations.deadlines(uid))
+        # A delete by force cuts short what an earlier delete has begun.
+        grace = 0 if memory.forced else None
+        plan = sync.dismantle(self._facts.brief(uid), grace, "the pod is gone")
         if not plan.gone:
             await self._actor.apply(None, uid, plan)
-            plan = sync.dismantle(self._facts.brief(uid), None, "gone")
+            plan = sync.dismantle(self._facts.brief(uid), grace, "the pod is gone")
         if plan.gone:
             await self._forget(uid)
 
@@ -211,6 +216,9 @@ class PodWorkers:
         try:
             for _ in range(_ROUNDS):
                 plan = sync.decide(pod, await self._facts.all(pod))
+                if shown is not None and _replaces_sandbox(plan):
+                    # While it gets another it is not ready: nobody should be sent to it.
+                    await self._tell(pod, shown, plan)
                 if not await self._actor.apply(pod, uid, plan):
                     break
         except RuntimeGone:
@@ -259,6 +267,10 @@ class PodWorkers:
         status = status_of(pod, facts)
         self._events.backoffs(pod, plan)
         await self._statuses.write(shown, status)
+
+
+def _replaces_sandbox(plan: Plan) -> bool:
+    return any(isinstance(a, CreateSandbox) and a.attempt > 0 for a in plan.actions)
 
 
 def _for_all(pod: Pod, why: Waiting) -> dict[str, Waiting]:

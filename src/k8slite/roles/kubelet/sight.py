@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -21,6 +22,17 @@ class Sight:
     def subscribe(self, changed: Callable[[str], None]) -> Callable[[], None]:
         self._listeners.append(changed)
         return lambda: self._listeners.remove(changed)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Until a change makes ``holds()`` true."""
+        changed = asyncio.Event()
+        unsubscribe = self.subscribe(lambda uid: changed.set())
+        try:
+            while not holds():
+                changed.clear()
+                await changed.wait()
+        finally:
+            unsubscribe()
 
     def tell(self, uid: str) -> None:
         for changed in list(self._listeners):

@@ -90,6 +90,29 @@ def container(spec: ContainerSpec, node: str) -> dict[str, Any]:
     if not spec.host_network:
         # Docker would set HOSTNAME to the sandbox's name, which a warm sandbox got before its pod.
         env = {"HOSTNAME": spec.hostname, **env}
+    config: dict[str, Any] = {
+        "Image": spec.image,
+        "Labels": names.container_labels(spec, node),
+        "Env": [f"{name}={value}" for name, value in env.items()],
+        "HostConfig": _place(spec),
+        "StopTimeout": spec.grace,  # what Docker gives when the host is shut down
+        "OpenStdin": spec.stdin,
+        "StdinOnce": spec.stdin_once,
+        "Tty": spec.tty,
+    }
+    if spec.command:
+        config["Entrypoint"] = list(spec.command)
+    if spec.args:
+        config["Cmd"] = list(spec.args)
+    if spec.working_dir:
+        config["WorkingDir"] = spec.working_dir
+    if spec.user:
+        config["User"] = spec.user
+    return config
+
+
+def _place(spec: ContainerSpec) -> dict[str, Any]:
+    """What the container shares, and what it may take and do (HostConfig)."""
     joined = f"container:{spec.sandbox}"
     host: dict[str, Any] = {
         "NetworkMode": joined,
@@ -123,22 +146,4 @@ def container(spec: ContainerSpec, node: str) -> dict[str, Any]:
         host["GroupAdd"] = list(spec.groups)
     if spec.no_new_privileges:
         host["SecurityOpt"] = ["no-new-privileges"]
-    config: dict[str, Any] = {
-        "Image": spec.image,
-        "Labels": names.container_labels(spec, node),
-        "Env": [f"{name}={value}" for name, value in env.items()],
-        "HostConfig": host,
-        "StopTimeout": spec.grace,  # what Docker gives when the host is shut down
-        "OpenStdin": spec.stdin,
-        "StdinOnce": spec.stdin_once,
-        "Tty": spec.tty,
-    }
-    if spec.command:
-        config["Entrypoint"] = list(spec.command)
-    if spec.args:
-        config["Cmd"] = list(spec.args)
-    if spec.working_dir:
-        config["WorkingDir"] = spec.working_dir
-    if spec.user:
-        config["User"] = spec.user
-    return config
+    return host

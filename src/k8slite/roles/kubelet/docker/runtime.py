@@ -40,6 +40,8 @@ from k8slite.roles.kubelet.volumes import Volumes
 PARALLEL_STARTS = 6
 #: A container whose host name came late is started anew so often.
 _NAMING_ATTEMPTS = 3
+#: Seconds within which Docker tells of what it has done.
+_EVENT_DELAY = 5.0
 
 
 class DockerRuntime:
@@ -164,6 +166,14 @@ class DockerRuntime:
     async def stop(self, id: str, grace: int) -> None:
         with suppress(NoSuchContainer):
             await answer(self._follower.docker.containers.container(id).stop(t=max(grace, 0)))
+        # Whoever waited must not see it running still: its death is on its way as an event.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_EVENT_DELAY):
+                await self._sight.until(lambda: not self._runs(id) or bool(self.trouble))
+
+    def _runs(self, id: str) -> bool:
+        seen = self._sight.get(id)
+        return seen is not None and seen.run is Run.RUNNING
 
     async def remove(self, id: str) -> None:
         await self._remnants.remove(self._follower.docker, id)
