@@ -8,14 +8,13 @@ the next agent adopts them. ``uninstall`` is what takes them away.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import resource
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -27,6 +26,7 @@ from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.netfilter.choice import choose_edge
+from k8slite.preflight import BadSettings, HostTaken, host_claim, resolve
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.bootstrap import MASTER_GRACE, Bootstrap
 from k8slite.roles.apiserver.components import Components
@@ -42,45 +42,6 @@ from k8slite.store.base import Store, StoreCorrupt, StoreUnavailable
 from k8slite.store.cache import WatchCache
 
 log = structlog.get_logger()
-
-
-class BadSettings(ValueError):
-    """A flag that cannot be honoured; the message names it and says what would do."""
-
-
-def own_address() -> str:
-    """The address of the default route's interface. Raises BadSettings when there is none.
-
-    Connecting a datagram socket sends nothing: it only asks the routing table.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.255", 9))
-        except OSError:
-            raise BadSettings("no default route to learn an address from: give --node-ip") from None
-        return str(probe.getsockname()[0])
-
-
-def resolve(settings: Settings) -> Settings:
-    """Fill in what depends on the machine, and refuse what cannot work. Raises BadSettings."""
-    if settings.roles not in ("a", "i", "ai"):
-        raise BadSettings(f"--roles {settings.roles}: a (control plane), i (node) or ai (both)")
-    if settings.roles == "i":
-        raise BadSettings("--roles i: a node alone needs a master to join; use ai on one machine")
-    nets = []
-    for flag, text in (("portal", settings.portal_net), ("flannel", settings.flannel_net)):
-        try:
-            nets.append(ipaddress.IPv4Network(text))
-        except ValueError as error:
-            raise BadSettings(f"--{flag}-net {text}: {error}") from None
-    if nets[0].overlaps(nets[1]):
-        raise BadSettings(f"--portal-net {nets[0]} overlaps --flannel-net {nets[1]}")
-    if nets[0].prefixlen > 29:
-        raise BadSettings(f"--portal-net {nets[0]}: too small, /29 or wider")
-    address = settings.node_ip or own_address()
-    if ipaddress.ip_address(address).is_loopback:
-        raise BadSettings(f"--node-ip {address}: pods and portals cannot reach loopback")
-    return replace(settings, node_ip=address, node_name=settings.node_name or address)
 
 
 def open_store(settings: Settings, clock: Clock) -> Store:
@@ -111,9 +72,13 @@ class Around:
     pki: Pki
     tasks: asyncio.TaskGroup
 
-    def start(self, name: str, run: Callable[[], object]) -> None:
+    def start(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a coroutine function until the process ends; its end by itself is a fault."""
-        self.tasks.create_task(forever(name, run()), name=name)  # type: ignore[arg-type]
+
+        async def owned() -> None:
+            await forever(name, run())
+
+        self.tasks.create_task(owned(), name=name)
 
     def recorder(self, component: str) -> EventRecorder:
         recorder = EventRecorder(self.client, self.clock, component, self.settings.node_name)
@@ -225,12 +190,14 @@ def start_node(shared: Around) -> None:
 
 async def run(settings: Settings, clock: Clock) -> None:
     """Run this host's roles until cancelled."""
-    async with around(settings, clock) as shared:
-        server = start_control_plane(shared)
-        await server.started.wait()
-        if "i" in settings.roles:
-            start_node(shared)
-        log.info("started", role=settings.roles, node=settings.node_name)
+    claim = host_claim() if "i" in settings.roles else nullcontext()
+    with claim:
+        async with around(settings, clock) as shared:
+            server = start_control_plane(shared)
+            await server.started.wait()
+            if "i" in settings.roles:
+                start_node(shared)
+            log.info("started", role=settings.roles, node=settings.node_name)
 
 
 async def uninstall(settings: Settings) -> list[str]:
@@ -280,7 +247,15 @@ def _raise_descriptor_limit() -> None:
 
 
 #: What may stand in the way of a start; the message is for whoever typed the command.
-EXPECTED = (StoreCorrupt, StoreUnavailable, PortInUse, PkiError, PermissionError, BadSettings)
+EXPECTED = (
+    StoreCorrupt,
+    StoreUnavailable,
+    PortInUse,
+    PkiError,
+    PermissionError,
+    BadSettings,
+    HostTaken,
+)
 
 
 def main(settings: Settings) -> int:

@@ -18,13 +18,14 @@ def _fail(error: Exception) -> typer.Exit:
 
 def up(settings: Settings) -> None:
     """Bring up a cluster on this machine and wait until its node is Ready."""
-    from k8slite.agent import resolve, uninstall
+    from k8slite.agent import uninstall
     from k8slite.api.errors import ApiError
     from k8slite.client.http import HttpClient
     from k8slite.deploy import report
     from k8slite.deploy.host import HostError
     from k8slite.deploy.local import LocalCluster, report_of
     from k8slite.kit.clock import Clock
+    from k8slite.preflight import BadSettings, host_holder, resolve
 
     async def run() -> None:
         clock = Clock()
@@ -32,8 +33,9 @@ def up(settings: Settings) -> None:
         server = f"http://127.0.0.1:{whole.port}"
         async with HttpClient(server) as client:
             cluster = LocalCluster(
-                whole, clock, typer.echo, client=client, uninstall=lambda: uninstall(whole)
-            )
+                whole, clock, typer.echo,
+                client=client, uninstall=lambda: uninstall(whole), holder=host_holder,
+            )  # fmt: skip
             await cluster.up()
             typer.echo(await report_of(client, whole, clock), nl=False)
             typer.echo(
@@ -43,7 +45,7 @@ def up(settings: Settings) -> None:
 
     try:
         asyncio.run(run())
-    except (HostError, ApiError) as error:
+    except (HostError, ApiError, BadSettings, OSError) as error:
         raise _fail(error) from None
 
 
@@ -60,15 +62,17 @@ def down(
     from k8slite.deploy.host import HostError
     from k8slite.deploy.local import LocalCluster, recorded_settings
     from k8slite.kit.clock import Clock
+    from k8slite.preflight import host_holder
 
     async def run() -> None:
         settings = recorded_settings(data_dir)
         cluster = LocalCluster(
-            settings, Clock(), typer.echo, client=None, uninstall=lambda: uninstall(settings)
-        )
+            settings, Clock(), typer.echo,
+            client=None, uninstall=lambda: uninstall(settings), holder=host_holder,
+        )  # fmt: skip
         await cluster.down(keep_data=keep_data)
 
     try:
         asyncio.run(run())
-    except HostError as error:
+    except (HostError, OSError) as error:
         raise _fail(error) from None

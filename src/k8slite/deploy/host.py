@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -45,6 +46,10 @@ class HostRecord:
             return cls(**json.loads(path.read_text()))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise HostError(
+                f"{path} cannot be read ({error.strerror}): give the cluster's --data-dir, as root"
+            ) from None
         except (ValueError, TypeError) as error:
             raise HostError(
                 f"{path} cannot be read ({error}): move it away and run again"
@@ -66,6 +71,17 @@ def command(*words: str, stdin: str = "") -> str:
         why = (done.stderr or done.stdout).strip().splitlines()
         raise HostError(f"{' '.join(words)}: {why[-1] if why else done.returncode}")
     return done.stdout
+
+
+def taken(port: int) -> bool:
+    """Does somebody listen on this TCP port, on any address?"""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        return False
 
 
 def start_time(pid: int) -> str:

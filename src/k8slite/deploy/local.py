@@ -18,7 +18,7 @@ from k8slite.api.kinds import COMPONENT_STATUS, NODE
 from k8slite.client.base import Client
 from k8slite.config import Settings
 from k8slite.deploy import report
-from k8slite.deploy.host import Engine, HostError, HostRecord, end, spawn, start_time
+from k8slite.deploy.host import Engine, HostError, HostRecord, end, spawn, start_time, taken
 from k8slite.kit.clock import Clock
 
 Say = Callable[[str], None]
@@ -61,6 +61,25 @@ def agent_words(settings: Settings) -> list[str]:
     return line
 
 
+def listening_ports(settings: Settings) -> dict[str, int]:
+    """The ports that an agent with these settings listens on, by flag."""
+    found = {
+        "--port": settings.port,
+        "--secure-port": settings.secure_port,
+        "--read-only-port": settings.read_only_port,
+    }
+    return {**found, "--node-port": settings.node_port} if "i" in settings.roles else found
+
+
+def _differing(some: list[str], others: list[str]) -> str:
+    """The flags of a command line that another has not, as one would type them."""
+    pairs = list(zip(some[::2], some[1::2], strict=True))
+    there = list(zip(others[::2], others[1::2], strict=True))
+    return " ".join(f"{flag} {value}" for flag, value in pairs if (flag, value) not in there) or (
+        "the defaults"
+    )
+
+
 async def report_of(client: Client, settings: Settings, clock: Clock) -> str:
     """The article's closing lines for the cluster as it stands."""
     nodes = await client.list(NODE)
@@ -101,7 +120,8 @@ class LocalCluster:
     """Brings the cluster of this machine up and down.
 
     ``uninstall`` removes from the host what the agent declared there (containers, networks,
-    chains) and says what it removed; ``client`` is only needed to bring the cluster up.
+    chains) and says what it removed; ``client`` is only needed to bring the cluster up; ``holder``
+    is the pid of the agent that is this host's node, 0 without one.
     """
 
     def __init__(
@@ -112,24 +132,30 @@ class LocalCluster:
         *,
         client: Client | None,
         uninstall: Callable[[], Awaitable[list[str]]],
+        holder: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._say = say
         self._client = client
         self._uninstall = uninstall
+        self._holder = holder
         self.places = Places(settings.data_dir)
         self._engine = Engine(settings.docker_host, clock)
 
     async def up(self) -> None:
         """Docker, agent, node Ready. Raises HostError."""
-        self.places.data_dir.mkdir(parents=True, exist_ok=True)
         record = HostRecord.load(self.places.record) or HostRecord()
+        running = record.agent_pid and start_time(record.agent_pid) == record.agent_started
+        if running:
+            self._must_be_the_same(record)
+        else:
+            self._must_be_free()
         try:
             await self._docker_up(record)
         finally:
             record.save(self.places.record)
-        if record.agent_pid and start_time(record.agent_pid) == record.agent_started:
+        if running:
             self._say(f"... agent runs already (pid {record.agent_pid})")
         else:
             record.settings = plain(self._settings)
@@ -139,6 +165,31 @@ class LocalCluster:
             record.save(self.places.record)
             self._say(f"... agent started (pid {record.agent_pid}, log {self.places.agent_log})")
         await self._until_ready(record)
+
+    def _must_be_the_same(self, record: HostRecord) -> None:
+        """An agent that runs with other flags is not this one. Raises HostError."""
+        have = agent_words(recorded_settings(self.places.data_dir))
+        want = agent_words(self._settings)
+        if have != want:
+            raise HostError(
+                f"the agent runs already (pid {record.agent_pid}), with other flags: "
+                f"{_differing(have, want)} and not {_differing(want, have)}; "
+                "use the same, or run `k8slite down` first"
+            )
+
+    def _must_be_free(self) -> None:
+        """Nobody else is this host's node, nobody listens on our ports. Raises HostError."""
+        if "i" in self._settings.roles and (holder := self._holder()):
+            raise HostError(
+                f"another agent (pid {holder}) is this host's node, with a data folder of its "
+                "own: bring that one down first"
+            )
+        for flag, port in listening_ports(self._settings).items():
+            if taken(port):
+                raise HostError(
+                    f"port {port} is in use: end the process that listens there "
+                    f"(ss -ltnp sport = :{port}) or choose another with {flag}"
+                )
 
     async def _until_ready(self, record: HostRecord) -> None:
         """Wait for the API, then for the node. Raises HostError when the agent ends or idles."""
@@ -189,11 +240,14 @@ class LocalCluster:
             return
         if await end(record.agent_pid, record.agent_started, self._clock):
             self._say(f"... agent stopped (pid {record.agent_pid})")
-        if not await self._engine.answers():
+        if not self._holder() and not await self._engine.answers():
             await self._docker_up(record)  # containers can only be removed through it
             record.save(self.places.record)
-        for line in await self._uninstall():
-            self._say(f"... removed {line}")
+        if holder := self._holder():
+            self._say(f"... containers and portal rules left alone: agent {holder} has this host")
+        else:
+            for line in await self._uninstall():
+                self._say(f"... removed {line}")
         if await self._engine.stop(record):
             self._say("... Docker stopped, as it was found")
         if keep_data:

@@ -1,0 +1,123 @@
+"""Flags that cannot be honoured: one line that names flag and mend, before anything began."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8slite.cli.main import run
+from k8slite.config import Settings
+from k8slite.preflight import BadSettings, HostTaken, host_claim, host_holder, resolve
+
+ADDRESS = "192.168.0.10"
+
+
+@pytest.fixture
+def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings for a host at the article's address, whatever those of this machine are."""
+    monkeypatch.setattr("k8slite.preflight.is_own", lambda address: address == ADDRESS)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    return Settings(data_dir=tmp_path / "data", node_ip=ADDRESS)
+
+
+def test_the_node_is_named_by_its_address_unless_said_otherwise(good: Settings) -> None:
+    assert resolve(good).node_name == ADDRESS
+    assert resolve(replace(good, node_name="first")).node_name == "first"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"roles": "x"}, "--roles x"),
+        ({"roles": "i"}, "--roles i"),
+        ({"store": "floppy"}, "--store floppy: sqlite or memory"),
+        ({"node_ip": "300.1.1.1"}, "--node-ip '300.1.1.1' is no IPv4 address"),
+        ({"node_ip": "fe80::1"}, "--node-ip 'fe80::1' is no IPv4 address"),
+        ({"node_ip": "0.0.0.0"}, "--node-ip 0.0.0.0 is no address of this machine"),
+        ({"node_ip": "203.0.113.9"}, "--node-ip 203.0.113.9 is no address of this machine"),
+        ({"node_ip": "127.0.0.1"}, "--node-ip 127.0.0.1: pods and portals cannot reach loopback"),
+        ({"node_name": "Bad_Name"}, "--node-name 'Bad_Name' is no DNS name"),
+        ({"portal_net": "1.2.3"}, "--portal-net 1.2.3: "),
+        ({"portal_net": "192.168.3.7/24"}, "--portal-net 192.168.3.7/24: "),
+        ({"portal_net": "fd00::/64"}, "--portal-net fd00::/64: "),
+        ({"portal_net": "192.168.3.0/31"}, "--portal-net 192.168.3.0/31: too small"),
+        ({"portal_net": "172.16.9.0/24"}, "overlaps --flannel-net"),
+        ({"flannel_net": "172.16.0.0/30"}, "--flannel-net 172.16.0.0/30: too small"),
+        ({"insecure_allow": ("everybody",)}, "--insecure-allow 'everybody': a network"),
+        ({"port": 0}, "--port 0: a port is a number from 1 to 65535"),
+        ({"secure_port": 99999}, "--secure-port 99999: a port is a number"),
+        ({"node_port": -1}, "--node-port -1: a port is a number"),
+        ({"port": 6443}, "--secure-port 6443 is --port already"),
+        ({"node_grace": -1.0}, "--node-grace -1.0: seconds, more than 0"),
+        ({"eviction_timeout": float("nan")}, "--eviction-timeout nan: seconds, more than 0"),
+        ({"warm_sandboxes": -5}, "--warm-sandboxes -5: from 0 to 100"),
+        ({"docker_host": "/var/run/docker.sock"}, "--docker-host '/var/run/docker.sock': unix://"),
+        ({"data_dir": Path("/proc/nothing")}, "--data-dir /proc/nothing cannot be made"),
+        ({"data_dir": Path("/etc/passwd")}, "--data-dir /etc/passwd is no folder"),
+        ({"manifests": Path("/etc/passwd")}, "--manifests /etc/passwd is no folder"),
+    ],
+)
+def test_each_flag_that_cannot_be_is_named(
+    good: Settings, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadSettings) as caught:
+        resolve(replace(good, **changes))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_nodes_own_address_is_in_no_network_of_the_cluster(good: Settings) -> None:
+    for net in ({"portal_net": "192.168.0.0/24"}, {"flannel_net": "192.168.0.0/23"}):
+        with pytest.raises(BadSettings, match=f"holds the node's own address {ADDRESS}"):
+            resolve(replace(good, **net))
+
+
+def test_a_node_is_roots_and_a_control_plane_anybodys(
+    good: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(BadSettings, match=r"--roles ai: .*run with sudo, or --roles a"):
+        resolve(good)
+    resolve(replace(good, roles="a"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("agnet",), "No such command 'agnet'. Did you mean 'agent'?"),
+        (("up", "--bogus"), "No such option: --bogus; see `k8slite up --help`"),
+        (("up", "--port"), "Option '--port' requires an argument"),
+        (("up", "--port", "abc"), "Invalid value for '--port'"),
+        (("agent", "extra"), "unexpected extra argument(s) (extra)"),
+        (("down", "--bogus"), "No such option: --bogus"),
+        (("up", "--portal-net", "all", "--data-dir", "DIR"), "--portal-net all: "),
+        (("up", "--data-dir", "/etc/passwd"), "--data-dir /etc/passwd is no folder"),
+        (("agent", "--log-level", "loud", "--data-dir", "DIR"), "log level 'loud' is none of"),
+        (("down", "--data-dir", "/etc/passwd"), "/etc/passwd/host.json cannot be read"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_1(
+    words: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([str(tmp_path) if word == "DIR" else word for word in words]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_one_agent_has_a_host_and_the_next_is_told_which() -> None:
+    if host_holder():
+        pytest.fail("an agent runs on this machine: bring it down before the tests")
+    with host_claim():
+        holder = host_holder()
+        assert holder
+        with pytest.raises(HostTaken, match=f"another agent .pid {holder}. is this host's node"):
+            with host_claim():
+                pass
+    assert host_holder() == 0
+    with host_claim():
+        pass
