@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import typer
 from typer.exceptions import TyperException
+
+#: Exit codes as shells have them: 128 + SIGINT, 128 + SIGPIPE.
+INTERRUPTED, BROKEN_PIPE = 130, 141
 
 #: Command → what the help says of it. ``ctl`` is a group of its own.
 _COMMANDS = {
@@ -91,11 +95,17 @@ def run(words: Sequence[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except typer.Abort:
-        return 1
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough; there is nobody left to tell.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until the process ends
-        return 141
+        sys.stdout = _nowhere("w")
+        return BROKEN_PIPE
+    except OSError as error:
+        # What could not be written is not tried again when the process ends.
+        sys.stdout = _nowhere("w")
+        about = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {about}{error.strerror or error}", file=sys.stderr)
+        return 1
     return code if isinstance(code, int) else 0
 
 
@@ -111,5 +121,20 @@ def _refuse(error: TyperException) -> int:
     return 1
 
 
+def _nowhere(mode: Literal["r", "w"]) -> TextIO:
+    return open(os.devnull, mode)
+
+
+def prepare_streams() -> None:
+    """Standard streams that a program may use in peace: closed ones lead nowhere, and text that
+    the terminal's encoding lacks is escaped."""
+    sys.stdin = sys.stdin or _nowhere("r")
+    sys.stdout, sys.stderr = sys.stdout or _nowhere("w"), sys.stderr or _nowhere("w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
+    prepare_streams()
     sys.exit(run(sys.argv[1:]))

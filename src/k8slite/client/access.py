@@ -16,7 +16,10 @@ DEFAULT_SERVER = "http://localhost:8080"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A server and the credentials for it. Certificates and keys are PEM bytes."""
+    """A server and the credentials for it. Certificates and keys are PEM bytes.
+
+    Raises BadRequest for a server that is no http or https URL.
+    """
 
     server: str = DEFAULT_SERVER
     token: str = ""
@@ -27,6 +30,15 @@ class Access:
     key: bytes = b""
     insecure: bool = False  # do not verify the server's certificate
     tls_name: str = ""  # the name expected in it, when not the URL's
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise BadRequest(f"{self.server!r} is no server; write http://HOST:PORT")
 
     @property
     def url(self) -> str:

@@ -253,7 +253,8 @@ class HttpClient:
     def _silent(self, read: bool, method: str, path: str) -> ApiError:
         host = self.access.host
         if read:
-            return Unavailable(f"{host} ended the connection without an answer; try again")
+            hint = "" if self.access.url.startswith("https:") else ", as https:// if it is such"
+            return Unavailable(f"{host} ended the connection without an answer; try again{hint}")
         return UnknownOutcome(
             f"{host} gave no answer to {method} {path}: it may or may not have happened; look "
             "before you try again"

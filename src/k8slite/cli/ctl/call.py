@@ -117,6 +117,8 @@ class Call:
         self.failed = False
         self._client: HttpClient | None = None
         files = kubeconfig.paths(given.kubeconfig, os.environ)
+        if given.kubeconfig and not files[0].exists():
+            raise BadRequest(f"--kubeconfig {given.kubeconfig}: there is no such file")
         self.access, self.namespace = kubeconfig.load(files).access(given.wanted)
         if given.api_version not in ("", "v1", "v1beta3"):
             raise BadRequest(f"--api-version {given.api_version!r}: known are v1 and v1beta3")

@@ -74,7 +74,8 @@ def read(names: Sequence[str], *, recursive: bool = False) -> list[Document]:
     """Every document of the files, in order. Raises BadRequest that names the file."""
     found = [document for name in names for document in _read(name, recursive)]
     if not found:
-        raise BadRequest(f"{', '.join(names)}: no objects there; expected .yaml, .yml or .json")
+        places = ", ".join("standard input" if name == "-" else name for name in names)
+        raise BadRequest(f"{places}: no objects there; expected YAML or JSON (.yaml, .yml, .json)")
     return found
 
 

@@ -181,8 +181,8 @@ async def scale(
     filename: Filename = None,
     selector: Selector = "",
     replicas: Annotated[
-        int, typer.Option("--replicas", help="How many pods.", show_default=False)
-    ] = -1,
+        int | None, typer.Option("--replicas", help="How many pods.", show_default=False)
+    ] = None,
     current_replicas: Annotated[
         int, typer.Option("--current-replicas", help="Only if it wants so many now.")
     ] = -1,
@@ -195,8 +195,9 @@ async def scale(
     timeout: Timeout = 0,
 ) -> None:
     """Change how many pods a controller keeps: scale rc nginx --replicas=3."""
-    if replicas < 0:
-        raise BadRequest("say how many: --replicas=N")
+    if replicas is None or replicas < 0:
+        said = "" if replicas is None else f"--replicas={replicas}: "
+        raise BadRequest(f"{said}say how many: --replicas=N, 0 or more")
     for want in await _controllers(call, filename or [], resources or [], selector):
         version = resource_version
         if current_replicas >= 0:

@@ -99,7 +99,8 @@ class Connection(RequestHandler):
         line = " ".join((message or "not understood").split())
         error: ApiError = BadRequest(f"malformed request: {line[:200]}")
         if status != 400:
-            log.error("connection failed", door=self.door.name, status=status, error=repr(exc))
+            say = log.debug if isinstance(exc, ConnectionError) else log.error  # the client left
+            say("connection failed", door=self.door.name, status=status, error=repr(exc))
             error = ApiError("internal error; the server's log says more")
         answer = of_error(error)
         answer.close_after()

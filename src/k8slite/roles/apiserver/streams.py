@@ -176,7 +176,7 @@ class Streams:
                 max_msg_size=MAX_MESSAGE, autoclose=False,
             )  # fmt: skip
         except aiohttp.WSServerHandshakeError as error:
-            raise _handshake_error(error) from None
+            raise await self._refusal(url, headers, tls, error) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _unreachable(url, error) from None
         try:
@@ -194,6 +194,21 @@ class Streams:
             return near
         finally:
             await far.close()
+
+    async def _refusal(
+        self, url: str, headers: Any, tls: Any, error: aiohttp.WSServerHandshakeError
+    ) -> ApiError:
+        """Why there is no WebSocket. aiohttp drops the answer that says so: ask again, without
+        an upgrade, so that nothing can begin by it."""
+        try:
+            async with self._client.get(
+                URL(url, encoded=True), headers=headers, ssl=tls, allow_redirects=False
+            ) as response:
+                if response.status == error.status:
+                    return await _error_of(response)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as lost:
+            return _unreachable(url, lost)
+        return _coded(error.status, f"the other end refused the stream: {error.message}")
 
     # -- proxies -----------------------------------------------------------------------------
 
@@ -350,7 +365,3 @@ def _coded(code: int, text: str) -> ApiError:
     error.code = code if code in reasons else 502
     error.reason = reasons.get(code, "BadGateway")
     return error
-
-
-def _handshake_error(error: aiohttp.WSServerHandshakeError) -> ApiError:
-    return _coded(error.status, f"the other end refused the stream: {error.message}")
