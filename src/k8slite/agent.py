@@ -8,6 +8,7 @@ the next agent adopts them. ``uninstall`` is what takes them away.
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import signal
 import sys
@@ -246,6 +247,8 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+#: The disk's own words for not taking any more.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 #: What may stand in the way of a start; the message is for whoever typed the command.
 EXPECTED = (
     StoreCorrupt,
@@ -264,8 +267,13 @@ def main(settings: Settings) -> int:
         logs.configure(settings.log_level)
         _raise_descriptor_limit()
         asyncio.run(_until_told(resolve(settings)))
-    except (BaseExceptionGroup, ValueError, *EXPECTED) as error:
+    except (BaseExceptionGroup, ValueError, OSError, *EXPECTED) as error:
         first = _first(error)
+        if isinstance(first, OSError) and first.errno in _DISK:
+            first = StoreUnavailable(
+                f"--data-dir {settings.data_dir} cannot be written to ({first.strerror}): make "
+                "room on its disk, or choose another folder"
+            )
         if not isinstance(first, (ValueError, *EXPECTED)):
             raise
         print(f"k8slite: {first}", file=sys.stderr)  # noqa: T201

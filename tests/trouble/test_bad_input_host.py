@@ -181,6 +181,23 @@ def test_no_listener_off_loopback_serves_anybody_unauthenticated(
     assert answers[f"https://{ADDRESS}:10250/pods"] in (401, 403, "nothing")
 
 
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
+def test_nothing_starts_on_a_full_disk(host: Site, tmp_path: Path, store: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    fill = ["dd", "if=/dev/zero", f"of={disk}/ballast"]
+    subprocess.run(fill, capture_output=True, check=False)
+    try:
+        ports = ("--port", "1080", "--secure-port", "1443", "--read-only-port", "1070")
+        where = ("--data-dir", str(disk), "--node-ip", ADDRESS, *ports, "--log-level", "error")
+        line = refused(host, "agent", "--roles", "a", "--store", store, *where)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert str(disk) in line
+    assert "make room on its disk" in line
+
+
 def test_a_full_disk_refuses_writes_serves_reads_and_recovers(host: Site, tmp_path: Path) -> None:
     """A control plane whose data folder is a tmpfs of 4 MiB."""
     disk = tmp_path / "disk"
