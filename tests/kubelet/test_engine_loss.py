@@ -17,6 +17,7 @@ from tests.lab.docker_host import DockerHost
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.docker import DockerRuntime
+from k8slite.roles.kubelet.docker.pause import IMAGE
 
 pytestmark = pytest.mark.docker
 
@@ -112,3 +113,13 @@ async def test_a_dead_sandbox_that_cannot_be_removed_keeps_no_pod_waiting(
         await lab.until(lambda: every_id(on_host) == {dead})
     await lab.kubelet._garbage.containers()
     assert every_id(on_host) == set()
+
+
+@pytest.mark.parametrize("lab", [0], ids=["cold"], indirect=True)
+async def test_a_pause_image_that_somebody_removed_is_made_anew(
+    lab: Cluster, on_host: DockerHost
+) -> None:
+    on_host.docker("rmi", "-f", IMAGE)
+    await lab.create(POD.format(name="web"))
+    await lab.running("web")
+    assert on_host.docker("images", "-q", IMAGE).strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,10 +17,11 @@ from k8slite.config import Settings
 from k8slite.decide.pods.state import ObservedContainer, Run
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
-from k8slite.roles.kubelet.docker import names, network, pause
+from k8slite.roles.kubelet.docker import names, network
 from k8slite.roles.kubelet.docker.engine import TROUBLES, Door, connected, sentence
 from k8slite.roles.kubelet.docker.images import ImageStore
 from k8slite.roles.kubelet.docker.remnants import Remnants
+from k8slite.roles.kubelet.docker.sandboxes import ensure_pause
 from k8slite.roles.kubelet.docker.warm import WarmSandboxes
 from k8slite.roles.kubelet.runtime import PodNetwork, RuntimeGone, RuntimeInfo
 from k8slite.roles.kubelet.sight import Sight
@@ -114,13 +114,7 @@ class Follower:
                 await stream
 
     async def _prepare(self, docker: Docker, version: dict[str, Any], wish: PodNetwork) -> None:
-        architecture = pause.architecture(platform.machine())
-        try:
-            await docker.images.inspect(pause.IMAGE)
-        except DockerError as error:
-            if error.status != 404:
-                raise
-            await docker.images.import_image(pause.image_archive(architecture))
+        await ensure_pause(docker)
         settings = self._settings
         cidr = await network.ensure(docker, settings.docker_network, settings.flannel_net, wish)
         engine = await docker.system.info()

@@ -17,6 +17,7 @@ from k8slite.roles.kubelet.docker.engine import answer, connected
 from k8slite.roles.kubelet.docker.following import Follower
 from k8slite.roles.kubelet.docker.images import ImageStore, usage
 from k8slite.roles.kubelet.docker.remnants import Remnants
+from k8slite.roles.kubelet.docker.sandboxes import create_sandbox
 from k8slite.roles.kubelet.docker.streams import DockerExec, container_logs
 from k8slite.roles.kubelet.docker.uninstall import remove_all
 from k8slite.roles.kubelet.docker.warm import WarmSandboxes
@@ -96,7 +97,7 @@ class DockerRuntime:
                 return taken
         made = config.sandbox(spec, self._settings.docker_network, self._settings.node_name)
         async with self._slots, self._warm.pausing():
-            handle = await answer(docker.containers.create(made, name=str(name)))
+            handle = await answer(create_sandbox(docker, made, str(name)))
             try:
                 await answer(handle.start())
             except RuntimeFailure:
@@ -113,7 +114,7 @@ class DockerRuntime:
         docker = self._follower.docker
         name = names.Name(SANDBOX, "", None, self._suffix())
         made = config.warm(self._settings.docker_network, self._settings.node_name)
-        handle = await answer(docker.containers.create(made, name=str(name)))
+        handle = await answer(create_sandbox(docker, made, str(name)))
         await answer(handle.start())
         return await answer(handle.show())
 
