@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,17 @@ def test_both_preinstalled_services_answer(host: Site, transcript: list[tuple[st
     pod = host.ctl("get", "pods", "-o", "name").split()[0].rpartition("/")[2]
     page = host.ctl("exec", pod, "--", "wget", "-q", "-O-", "http://192.168.3.1/api/v1/nodes")
     assert ADDRESS in page
+    # The image has no TLS client: the host's speaks from within the pod's network.
+    sandbox = host.docker.docker("ps", "-q", "--filter", f"name=k8s_POD.*_{pod}_").split()[0]
+    pid = host.docker.docker("inspect", "-f", "{{.State.Pid}}", sandbox).strip()
+    version = subprocess.run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "curl", "-ksS", "https://192.168.3.2/version"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert "k8slite" in version.stdout
 
 
 def test_the_portal_rules_read_as_in_the_article(
