@@ -203,7 +203,8 @@ class LocalCluster:
                 node = await self._client.get(NODE, name)
                 if report.node_is_ready(node):
                     break
-                stage = f"waiting for node {name} to be Ready"
+                why = report.why_not_ready(node)
+                stage = f"waiting for node {name} to be Ready{f': {why}' if why else ''}"
             except NotFound:
                 stage = f"waiting for node {name} to register"
             except ApiError:

@@ -19,6 +19,11 @@ def node_is_ready(node: Node) -> bool:
     return any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
 
 
+def why_not_ready(node: Node) -> str:
+    """What the node itself says stands in the way ("" while it says nothing)."""
+    return next((c.message for c in node.status.conditions if c.type == "Ready"), "")
+
+
 def _table(kind: Kind[T], objects: Sequence[T], now: float) -> str:
     columns = tables.columns_of(kind, article=True)
     lines = [tables.titles(columns)]
