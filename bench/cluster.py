@@ -140,9 +140,9 @@ async def at_rest(pid: int) -> list[Row]:
     after = usage(pid)
     cpu = (after["cpu"] - before["cpu"]) / IDLE_SECONDS * 100
     written = (after["written"] - before["written"]) / IDLE_SECONDS * 60
-    memory = after["rss"] / 2**20
+    memory = after["rss"] / 1e6
     return [
-        Row("memory at rest, roles ai", f"{memory:.0f} MiB RSS", "", "≤ 80 MB", memory <= 80),
+        Row("memory at rest, roles ai", f"{memory:.1f} MB RSS", "", "≤ 80 MB", memory <= 80),
         Row("processor at rest", f"{cpu:.2f} % of a core", "", "≤ 0.5 %", cpu <= 0.5),
         Row("disk writes at rest", f"{written:.0f} B a minute", "", "none", written == 0),
     ]

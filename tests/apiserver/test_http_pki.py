@@ -94,6 +94,7 @@ def test_the_authority_renews_itself_and_keeps_its_key(pki: Pki, calendar: Calen
 def test_a_damaged_certificate_is_made_anew(pki: Pki, name: str) -> None:
     (pki.folder / name).write_bytes(b"rubbish")
     pki.ensure(["10.0.0.1", "192.168.3.2"], "10.0.0.1")
+    assert (pki.folder / name).read_bytes().startswith(b"-----BEGIN")
     pki.server_context()
     pki.client_context("node")
 
