@@ -27,13 +27,13 @@ from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.netfilter.choice import choose_edge
+from k8slite.pki.files import Pki, PkiError
 from k8slite.preflight import BadSettings, HostTaken, host_claim, resolve
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.bootstrap import MASTER_GRACE, Bootstrap
 from k8slite.roles.apiserver.components import Components
 from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.local import LocalClient
-from k8slite.roles.apiserver.pki import Pki, PkiError
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.server import ApiServer, PortInUse
 from k8slite.roles.controllers import Controllers

@@ -17,9 +17,9 @@ import yaml
 from http_serving import Served, pod, serving
 
 from k8slite.kit.clock import Clock
+from k8slite.pki.files import Pki
 from k8slite.roles.apiserver import doors
 from k8slite.roles.apiserver.auth import parse_tokens, user_of_certificate
-from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.server import PortInUse
 
 PODS = "/api/v1/namespaces/default/pods"

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from k8slite.kit.clock import Clock
-from k8slite.roles.apiserver.pki import SERVICE_NAMES, Pki, PkiError
+from k8slite.pki.files import SERVICE_NAMES, Pki, PkiError
 
 DAY = 86400.0
 NAMES = ("ca", "apiserver", "node", "admin")

@@ -21,10 +21,10 @@ from k8slite.client.events import EventRecorder
 from k8slite.client.informer import CacheInformers
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
+from k8slite.pki.files import Pki
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.local import LocalClient
-from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.kubelet import Kubelet
 from k8slite.roles.kubelet.hollow import HollowFiles, HollowRuntime

@@ -16,7 +16,7 @@ from tests.lab.docker_host import DockerHost
 
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
-from k8slite.roles.apiserver.pki import Pki
+from k8slite.pki.files import Pki
 from k8slite.roles.kubelet.docker import DockerRuntime
 
 pytestmark = pytest.mark.docker

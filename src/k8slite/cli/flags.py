@@ -14,6 +14,7 @@ from k8slite.config import DEFAULT_ADMISSION, Settings
 
 CONTROL = "Control plane (role a)"
 NODE = "Node (role i)"
+ETCD = "etcd"
 
 
 def parse(
@@ -28,8 +29,57 @@ def parse(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     store: Annotated[
         str,
-        typer.Option(help="sqlite or memory.", rich_help_panel=CONTROL),
-    ] = "sqlite",
+        typer.Option(
+            help="sqlite, memory or etcd [default: etcd where --etcd is given, else sqlite].",
+            rich_help_panel=CONTROL,
+        ),
+    ] = "",
+    etcd: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An endpoint of etcd, http(s)://HOST:2379 (repeatable).", rich_help_panel=ETCD
+        ),
+    ] = None,
+    etcd_root: Annotated[
+        str, typer.Option(help="This cluster's keys lie below it.", rich_help_panel=ETCD)
+    ] = "/k8slite",
+    etcd_ca: Annotated[
+        Path | None, typer.Option(help="Who vouches for etcd (PEM).", rich_help_panel=ETCD)
+    ] = None,
+    etcd_cert: Annotated[
+        Path | None, typer.Option(help="Our certificate for etcd (PEM).", rich_help_panel=ETCD)
+    ] = None,
+    etcd_key: Annotated[
+        Path | None, typer.Option(help="Its key (PEM).", rich_help_panel=ETCD)
+    ] = None,
+    etcd_user: Annotated[
+        str, typer.Option(help="User, where etcd asks for one.", rich_help_panel=ETCD)
+    ] = "",
+    etcd_password_file: Annotated[
+        Path | None, typer.Option(help="File with the user's password.", rich_help_panel=ETCD)
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A master to join, https://HOST:6443 (repeatable, for role i alone).",
+            rich_help_panel=NODE,
+        ),
+    ] = None,
+    token: Annotated[
+        str,
+        typer.Option(
+            help="The join token itself; --token-file keeps it out of `ps`.", rich_help_panel=NODE
+        ),
+    ] = "",
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the join token.", rich_help_panel=NODE)
+    ] = None,
+    overlay: Annotated[
+        str,
+        typer.Option(
+            help="vxlan, host-gw or none: the way between pods of two nodes.", rich_help_panel=NODE
+        ),
+    ] = "vxlan",
     portal_net: Annotated[
         str, typer.Option(help="Portal IPs of services are picked here.", rich_help_panel=CONTROL)
     ] = "192.168.3.0/24",
@@ -88,7 +138,18 @@ def parse(
         node_name=node_name,
         node_ip=node_ip,
         data_dir=data_dir,
-        store=store,
+        store=store or ("etcd" if etcd else "sqlite"),
+        etcd=_listed(etcd),
+        etcd_root=etcd_root,
+        etcd_ca=etcd_ca,
+        etcd_cert=etcd_cert,
+        etcd_key=etcd_key,
+        etcd_user=etcd_user,
+        etcd_password_file=etcd_password_file,
+        server=_listed(server),
+        token=token,
+        token_file=token_file,
+        overlay=overlay,
         portal_net=portal_net,
         flannel_net=flannel_net,
         admission_control=tuple(word for word in admission_control.split(",") if word),
@@ -106,6 +167,11 @@ def parse(
         warm_sandboxes=warm_sandboxes,
         log_level=log_level,
     )
+
+
+def _listed(words: list[str] | None) -> tuple[str, ...]:
+    """Repeated flags, each of which may hold several words with commas between them."""
+    return tuple(part for word in words or () for part in word.split(",") if part)
 
 
 def command(run: Callable[[Settings], None]) -> Callable[..., None]:

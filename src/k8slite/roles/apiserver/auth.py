@@ -26,8 +26,8 @@ from aiohttp.web_request import BaseRequest
 from k8slite.api.errors import Unauthorized
 from k8slite.api.paths import Target
 from k8slite.api.user import ANONYMOUS, User
+from k8slite.pki.files import MASTERS, Pki
 from k8slite.roles.apiserver.information import HEALTH
-from k8slite.roles.apiserver.pki import MASTERS, Pki
 
 log = structlog.get_logger()
 

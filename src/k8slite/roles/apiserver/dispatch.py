@@ -27,6 +27,7 @@ from k8slite.api.paths import CONNECT, PathParser, Query, Target
 from k8slite.api.user import User
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
+from k8slite.pki.files import Pki
 from k8slite.roles.apiserver import forms
 from k8slite.roles.apiserver.answers import Ready, of_error, of_object
 from k8slite.roles.apiserver.backends import Backends
@@ -34,7 +35,6 @@ from k8slite.roles.apiserver.forms import Form
 from k8slite.roles.apiserver.information import Information
 from k8slite.roles.apiserver.metrics import Metrics
 from k8slite.roles.apiserver.ongoing import Ongoing
-from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.reading import Reads
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.streams import Streams

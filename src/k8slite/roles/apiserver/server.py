@@ -18,6 +18,7 @@ from aiohttp.web_server import Server
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
+from k8slite.pki.files import Pki
 from k8slite.roles.apiserver.auth import SecureDoor
 from k8slite.roles.apiserver.dispatch import Components, Dispatcher, no_components
 from k8slite.roles.apiserver.doors import (
@@ -27,7 +28,6 @@ from k8slite.roles.apiserver.doors import (
     ReadOnlyDoor,
     own_addresses,
 )
-from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.writing import MAX_BODY
 from k8slite.store.cache import WatchCache

@@ -30,10 +30,10 @@ from k8slite.api.errors import (
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.meta import Status
 from k8slite.api.paths import Target
+from k8slite.pki.files import Pki
 from k8slite.roles.apiserver.answers import Ready
 from k8slite.roles.apiserver.backends import Backend, Backends
 from k8slite.roles.apiserver.ongoing import Ongoing
-from k8slite.roles.apiserver.pki import Pki
 from k8slite.roles.apiserver.watching import Chunks
 
 #: Seconds to reach the other end.

@@ -26,7 +26,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Certificates(Protocol):
-    """Where the server's TLS comes from (``roles.apiserver.pki.Pki``)."""
+    """Where the server's TLS comes from (``pki.files.Pki``)."""
 
     def server_context(self, name: str = ...) -> ssl.SSLContext: ...
 
