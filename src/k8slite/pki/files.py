@@ -1,38 +1,48 @@
-"""The cluster's own certificate authority and the certificates that it signs.
+"""The files of the authority and of the certificates that it signs.
 
 Everything lives under ``<data>/pki``, keys readable by their owner alone. What is there, fits and
 is not about to expire is kept; the rest is made anew, so ``ensure`` may run at every start. All
 functions block for some milliseconds: call them from a thread or before the loop.
 
-The keys are EC P-256: made in a millisecond, understood by every client.
+What several masters must share (the authority, the key of service accounts, the admin's token and
+the secret with which nodes join) travels as one bundle: ``shared`` reads it, ``adopt`` writes it.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import ipaddress
 import os
 import secrets
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import structlog
 import yaml
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from k8slite.kit.clock import Clock
+from k8slite.pki.authority import (
+    CLIENT,
+    SERVER,
+    Authority,
+    PkiError,
+    Wanted,
+    expiring,
+    key_pem,
+    load_certificate,
+    load_key,
+    names_of,
+)
+
+__all__ = ["MASTERS", "NODES", "Pki", "PkiError", "SERVICE_NAMES"]
 
 log = structlog.get_logger()
 
-CA_DAYS = 3650
-CERTIFICATE_DAYS = 365
 #: A certificate with fewer days left is renewed.
 RENEW_DAYS = 60
 
@@ -46,24 +56,17 @@ SERVICE_NAMES = (
 )
 
 MASTERS = "system:masters"
-
-_TLS_CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
-_TLS_SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+NODES = "system:nodes"
 
 
-class PkiError(RuntimeError):
-    """Files of the authority that cannot be used; the message says which and what to do."""
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """What all masters of a cluster have in common, as text."""
 
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A certificate as it should be."""
-
-    file: str
-    common_name: str
-    organizations: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()  # DNS names and addresses
-    usages: tuple[x509.ObjectIdentifier, ...] = (_TLS_CLIENT,)
+    certificate: str
+    key: str
+    service_account_key: str
+    admin_token: str
+    join_token: str
 
 
 class Pki:
@@ -89,6 +92,11 @@ class Pki:
     def admin_token(self) -> Path:
         return self.folder / "admin.token"
 
+    @property
+    def join_token(self) -> Path:
+        """The secret half of the token with which nodes join."""
+        return self.folder / "join.token"
+
     # -- making ------------------------------------------------------------------------------
 
     def ensure(self, addresses: Sequence[str], node_name: str = "") -> None:
@@ -98,25 +106,41 @@ class Pki:
         Raises PkiError when the authority's own files are damaged, OSError when files cannot be
         written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        os.chmod(self.folder, 0o700)
-        authority, key = self._authority()
+        authority = self.ensure_shared()
         reachable = tuple(dict.fromkeys((*addresses, "127.0.0.1", "::1", *SERVICE_NAMES)))
         node = node_name or (addresses[0] if addresses else "localhost")
-        both = (_TLS_SERVER, _TLS_CLIENT)
-        for wanted in (
-            Wanted("apiserver", "k8slite-apiserver", (MASTERS,), reachable, both),
-            Wanted("node", f"system:node:{node}", ("system:nodes",), (*reachable, node), both),
-            Wanted("admin", "admin", (MASTERS,)),
-        ):
-            if not self._fits(wanted, authority):
-                log.info("certificate made", role="pki", file=str(self.certificate(wanted.file)))
-                self._make(wanted, authority, key)
-        if not self.key("service-account").exists():
-            _write(self.key("service-account"), _pem(ec.generate_private_key(ec.SECP256R1())))
-        self._ensure_admin_token()
+        both = (SERVER, CLIENT)
+        for file, wanted in {
+            "apiserver": Wanted("k8slite-apiserver", (MASTERS,), reachable, both),
+            "node": Wanted(f"system:node:{node}", (NODES,), (*reachable, node), both),
+            "admin": Wanted("admin", (MASTERS,)),
+        }.items():
+            if not self._fits(file, wanted, authority):
+                log.info("certificate made", role="pki", file=str(self.certificate(file)))
+                certificate, key = authority.issue(wanted)
+                # The certificate last: a crash in between leaves no pair, and that is remade.
+                write(self.key(file), key)
+                write(self.certificate(file), certificate, 0o644)
 
-    def _authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    def ensure_shared(self) -> Authority:
+        """Make or renew what all masters share. Raises as ``ensure``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        os.chmod(self.folder, 0o700)
+        authority = self.authority()
+        if not self.key("service-account").exists():
+            write(self.key("service-account"), key_pem(ec.generate_private_key(ec.SECP256R1())))
+        for path in (self.admin_token, self.join_token):
+            if not path.exists():
+                write(path, new_secret().encode() + b"\n")
+            os.chmod(path, 0o600)
+        if not self.tokens.exists():
+            write(self.tokens, b'# token (or sha256:<hex of it>),user,uid,"group,group"\n')
+        os.chmod(self.tokens, 0o600)
+        return authority
+
+    def authority(self) -> Authority:
+        """The authority of the files; made when there is none, renewed when it is about to expire.
+        Raises PkiError, OSError."""
         key_file, certificate_file = self.key("ca"), self.certificate("ca")
         if key_file.exists():
             key = _load_key(key_file)
@@ -127,7 +151,7 @@ class Pki:
             )
         else:
             key = ec.generate_private_key(ec.SECP256R1())
-            _write(key_file, _pem(key))
+            write(key_file, key_pem(key))
         if certificate_file.exists():
             certificate = _load_certificate(certificate_file)
             if certificate.public_key() != key.public_key():
@@ -135,92 +159,75 @@ class Pki:
                     f"{certificate_file} does not belong to {key_file}: bring the right one back, "
                     f"or remove {self.folder} to begin with a new authority"
                 )
-            if not self._expiring(certificate):
-                return certificate, key
-        # The same key signs itself again: what it signed before stays good.
-        certificate = self._sign_authority(key)
-        _write(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-        return certificate, key
+            authority = Authority(certificate, key, self._clock)
+            if not authority.expiring:
+                return authority
+        authority = Authority.of_key(key, self._clock)
+        write(certificate_file, authority.certificate_pem, 0o644)
+        return authority
 
-    def _expiring(self, certificate: x509.Certificate) -> bool:
-        left = certificate.not_valid_after_utc - self._now()
-        return left < timedelta(days=RENEW_DAYS) or certificate.not_valid_before_utc > self._now()
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now(), UTC)
-
-    def _builder(
-        self, subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
-    ) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            # An hour ago, for clients whose clocks are behind.
-            .not_valid_before(self._now() - timedelta(hours=1))
-            .not_valid_after(self._now() + timedelta(days=days))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        )
-
-    def _sign_authority(self, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "k8slite-ca")])
-        builder = self._builder(name, name, key.public_key(), CA_DAYS)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        builder = builder.add_extension(_key_usage(signing=True), True)
-        return builder.sign(key, hashes.SHA256())
-
-    def _make(
-        self, wanted: Wanted, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey
-    ) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        organizations = [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in wanted.organizations
-        ]
-        common = x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name[:64])
-        subject = x509.Name([*organizations, common])
-        builder = self._builder(subject, authority.subject, key.public_key(), CERTIFICATE_DAYS)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-        builder = builder.add_extension(_key_usage(signing=False), True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage(wanted.usages), critical=False)
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
-        builder = builder.add_extension(issuer, critical=False)
-        if wanted.names:
-            names = x509.SubjectAlternativeName([_general_name(name) for name in wanted.names])
-            builder = builder.add_extension(names, critical=False)
-        certificate = builder.sign(authority_key, hashes.SHA256())
-        # The certificate last: a crash in between leaves a pair that does not fit and is remade.
-        _write(self.key(wanted.file), _pem(key))
-        encoded = certificate.public_bytes(serialization.Encoding.PEM)
-        _write(self.certificate(wanted.file), encoded, 0o644)
-
-    def _fits(self, wanted: Wanted, authority: x509.Certificate) -> bool:
+    def _fits(self, file: str, wanted: Wanted, authority: Authority) -> bool:
         """Is the certificate on disk the one that is wanted, for long enough?"""
         try:
-            certificate = _load_certificate(self.certificate(wanted.file))
-            key = _load_key(self.key(wanted.file))
-            certificate.verify_directly_issued_by(authority)
+            certificate = _load_certificate(self.certificate(file))
+            key = _load_key(self.key(file))
+            certificate.verify_directly_issued_by(authority.certificate)
         except (OSError, PkiError, ValueError, TypeError):
             return False
         except Exception as error:  # cryptography's InvalidSignature has no nearer parent
-            log.warning("certificate not ours", role="pki", file=wanted.file, error=repr(error))
+            log.warning("certificate not ours", role="pki", file=file, error=repr(error))
             return False
-        if certificate.public_key() != key.public_key() or self._expiring(certificate):
+        if certificate.public_key() != key.public_key():
             return False
-        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        if not common or common[0].value != wanted.common_name[:64]:
+        if expiring(certificate, self._clock, RENEW_DAYS):
             return False
-        return set(wanted.names) <= _names_of(certificate)
+        common = wanted.subject().get_attributes_for_oid(NameOID.COMMON_NAME)
+        if certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME) != common:
+            return False
+        return set(wanted.names) <= names_of(certificate)
 
-    def _ensure_admin_token(self) -> None:
-        if not self.admin_token.exists():
-            # Not the clock's rng: whoever saw a few of its numbers could tell the next.
-            _write(self.admin_token, secrets.token_urlsafe(32).encode() + b"\n")
-        os.chmod(self.admin_token, 0o600)
-        if not self.tokens.exists():
-            _write(self.tokens, b'# token (or sha256:<hex of it>),user,uid,"group,group"\n')
-        os.chmod(self.tokens, 0o600)
+    # -- sharing -----------------------------------------------------------------------------
+
+    def shared(self) -> bytes:
+        """The bundle that all masters have in common (JSON). ``ensure_shared`` made its files."""
+        return msgspec.json.encode(
+            Shared(
+                certificate=self.certificate("ca").read_text(),
+                key=self.key("ca").read_text(),
+                service_account_key=self.key("service-account").read_text(),
+                admin_token=self.admin_token.read_text().strip(),
+                join_token=self.join_token.read_text().strip(),
+            )
+        )
+
+    def adopt(self, bundle: bytes) -> bool:
+        """Take over a bundle that ``shared`` made elsewhere; did it change a file?
+
+        What another authority signed is not kept: ``ensure`` makes it anew. Raises PkiError for
+        what is no bundle, and then changes nothing.
+        """
+        try:
+            shared = msgspec.json.decode(bundle, type=Shared)
+        except msgspec.MsgspecError as error:
+            raise PkiError(f"the store's authority is damaged: {error}") from None
+        Authority.load(shared.certificate.encode(), shared.key.encode(), self._clock)
+        load_key(shared.service_account_key.encode())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        os.chmod(self.folder, 0o700)
+        changed = [
+            _replace(self.key("ca"), shared.key),
+            _replace(self.certificate("ca"), shared.certificate, 0o644),
+            _replace(self.key("service-account"), shared.service_account_key),
+            _replace(self.admin_token, shared.admin_token + "\n"),
+            _replace(self.join_token, shared.join_token + "\n"),
+        ]
+        return any(changed)
+
+    def token(self) -> str:
+        """What a node needs to join: ``<sha256 of the authority's certificate>.<secret>``."""
+        certificate = _load_certificate(self.certificate("ca"))
+        authority = Authority(certificate, _load_key(self.key("ca")), self._clock)
+        return f"{authority.fingerprint}.{self.join_token.read_text().strip()}"
 
     # -- using -------------------------------------------------------------------------------
 
@@ -272,49 +279,20 @@ class Pki:
             if self.kubeconfig.read_bytes() == text:
                 os.chmod(self.kubeconfig, 0o600)
                 return
-        _write(self.kubeconfig, text)
+        write(self.kubeconfig, text)
 
 
-def _key_usage(*, signing: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True, key_cert_sign=signing, crl_sign=signing,
-        content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def _names_of(certificate: x509.Certificate) -> set[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    addresses = map(str, names.get_values_for_type(x509.IPAddress))
-    return {*names.get_values_for_type(x509.DNSName), *addresses}
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+def new_secret() -> str:
+    # Not the clock's rng: whoever saw a few of its numbers could tell the next.
+    return secrets.token_urlsafe(32)
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Raises PkiError, OSError."""
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except ValueError as error:
-        raise PkiError(f"{path} holds no key: {error}") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise PkiError(f"{path} is no EC key")
+        key = load_key(path.read_bytes())
+    except PkiError as error:
+        raise PkiError(f"{path} holds {error}") from None
     os.chmod(path, 0o600)
     return key
 
@@ -322,12 +300,22 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 def _load_certificate(path: Path) -> x509.Certificate:
     """Raises PkiError, OSError."""
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError as error:
-        raise PkiError(f"{path} holds no certificate: {error}") from None
+        return load_certificate(path.read_bytes())
+    except PkiError as error:
+        raise PkiError(f"{path} holds {error}") from None
 
 
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+def _replace(path: Path, text: str, mode: int = 0o600) -> bool:
+    """Write what differs; did it?"""
+    data = text.encode()
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == data:
+            return False
+    write(path, data, mode)
+    return True
+
+
+def write(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Whole or not at all, and never readable by others for a moment."""
     temporary = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
