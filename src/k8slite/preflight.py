@@ -10,10 +10,11 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from k8slite.api.validation import dns_subdomain
 from k8slite.config import Settings
@@ -37,6 +38,7 @@ class HostTaken(RuntimeError):
 def resolve(settings: Settings) -> Settings:
     """Fill in what depends on the machine, and refuse what cannot work. Raises BadSettings."""
     _roles(settings)
+    _store(settings)
     nets = _networks(settings)
     _ports(settings)
     _durations(settings)
@@ -93,14 +95,70 @@ def _roles(settings: Settings) -> None:
     if settings.roles not in ("a", "i", "ai"):
         raise BadSettings(f"--roles {settings.roles}: a (control plane), i (node) or ai (both)")
     if settings.roles == "i":
-        raise BadSettings("--roles i: a node alone needs a master to join; use ai on one machine")
+        _joinable(settings)
+    elif settings.server:
+        raise BadSettings(
+            f"--server {settings.server[0]}: only a node alone (--roles i) joins a master; masters "
+            "share a store (--etcd)"
+        )
     if "i" in settings.roles and os.geteuid() != 0:
         raise BadSettings(
             f"--roles {settings.roles}: containers and portal rules are root's to make; run with "
             "sudo, or --roles a for a control plane alone"
         )
-    if settings.store not in ("sqlite", "memory"):
-        raise BadSettings(f"--store {settings.store}: sqlite or memory")
+    if settings.overlay not in ("vxlan", "host-gw", "none"):
+        raise BadSettings(f"--overlay {settings.overlay}: vxlan, host-gw or none")
+
+
+def _joinable(settings: Settings) -> None:
+    if not settings.server:
+        raise BadSettings(
+            "--roles i: a node alone needs a master to join: give --server https://MASTER:6443 and "
+            "its --token-file, or use --roles ai on one machine"
+        )
+    for server in settings.server:
+        _url("--server", server, ("https",), "https://192.168.0.10:6443")
+    if settings.token and settings.token_file is not None:
+        raise BadSettings("--token and --token-file: give one of them")
+    if settings.token_file is not None and not os.access(settings.token_file, os.R_OK):
+        raise BadSettings(f"--token-file {settings.token_file} cannot be read")
+    has_token = settings.token or settings.token_file is not None
+    if not has_token and not (settings.data_dir / "pki" / "node.crt").exists():
+        raise BadSettings(
+            "--roles i: to join, this node needs a token: give --token-file with what "
+            "`k8slite token` says on a master"
+        )
+
+
+def _url(flag: str, text: str, schemes: Sequence[str], example: str) -> None:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in schemes and parts.hostname and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or parts.path.strip("/"):
+        raise BadSettings(f"{flag} {text!r}: write it as {example}")
+
+
+def _store(settings: Settings) -> None:
+    if settings.store not in ("sqlite", "memory", "etcd"):
+        raise BadSettings(f"--store {settings.store}: sqlite, memory or etcd")
+    if settings.store == "etcd" and not settings.etcd:
+        raise BadSettings("--store etcd: where is it? give --etcd http(s)://HOST:2379")
+    if settings.etcd and settings.store != "etcd":
+        raise BadSettings(f"--store {settings.store} and --etcd: one of them is the store")
+    for endpoint in settings.etcd:
+        _url("--etcd", endpoint, ("http", "https"), "https://192.168.0.10:2379")
+    if len({urlsplit(endpoint).scheme for endpoint in settings.etcd}) > 1:
+        raise BadSettings("--etcd: all endpoints speak http, or all https")
+    if (settings.etcd_cert is None) != (settings.etcd_key is None):
+        raise BadSettings("--etcd-cert and --etcd-key: a certificate needs its key, and the key it")
+    if settings.etcd_user and settings.etcd_password_file is None:
+        raise BadSettings(f"--etcd-user {settings.etcd_user}: give --etcd-password-file too")
+    for flag in ("etcd_ca", "etcd_cert", "etcd_key", "etcd_password_file"):
+        path = getattr(settings, flag)
+        if path is not None and not os.access(path, os.R_OK):
+            raise BadSettings(f"--{flag.replace('_', '-')} {path} cannot be read")
 
 
 def _networks(settings: Settings) -> dict[str, ipaddress.IPv4Network]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from k8slite import agent
+from k8slite.agent.master import master, start_control_plane
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
@@ -53,7 +53,6 @@ class Cluster:
             node_port=node_port,
         )
         self.server = ""
-        self.shared: Any = None
         self.runtime: Any = None
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -90,15 +89,15 @@ class Cluster:
             self._main.result()
 
     async def _roles(self) -> None:
-        async with agent.around(self.settings, Clock()) as shared:
-            self.shared = shared
-            server = agent.start_control_plane(shared)
+        async with master(self.settings, Clock()) as control:
+            shared = control.around
+            server = start_control_plane(control)
             await server.started.wait()
             self.runtime = HollowRuntime(shared.clock)
             settings = replace(self.settings, node_ip=LOOPBACK)
             kubelet = Kubelet(
                 settings, shared.client, shared.informers, shared.recorder("kubelet"),
-                shared.clock, self.runtime, shared.pki,
+                shared.clock, self.runtime, shared.certificates,
             )  # fmt: skip
             shared.start("kubelet", kubelet.run)
             self.server = f"http://{LOOPBACK}:{self.settings.port}"

@@ -33,7 +33,31 @@ def test_the_node_is_named_by_its_address_unless_said_otherwise(good: Settings) 
     [
         ({"roles": "x"}, "--roles x"),
         ({"roles": "i"}, "--roles i"),
-        ({"store": "floppy"}, "--store floppy: sqlite or memory"),
+        ({"roles": "i", "server": ("http://h:6443",)}, "--server 'http://h:6443': write it as"),
+        ({"roles": "i", "server": ("https://h:6443",)}, "to join, this node needs a token"),
+        (
+            {"roles": "i", "server": ("https://h:6443",), "token_file": Path("/nowhere")},
+            "--token-file /nowhere cannot be read",
+        ),
+        ({"server": ("https://h:6443",)}, "only a node alone (--roles i) joins a master"),
+        ({"store": "floppy"}, "--store floppy: sqlite, memory or etcd"),
+        ({"store": "etcd"}, "--store etcd: where is it?"),
+        ({"etcd": ("http://h:2379",)}, "--store sqlite and --etcd: one of them"),
+        ({"store": "etcd", "etcd": ("h:2379",)}, "--etcd 'h:2379': write it as"),
+        ({"store": "etcd", "etcd": ("http://h:1", "https://h:2")}, "all endpoints speak http"),
+        (
+            {"store": "etcd", "etcd": ("https://h:1",), "etcd_cert": Path("/etc/passwd")},
+            "a certificate needs its key",
+        ),
+        (
+            {"store": "etcd", "etcd": ("https://h:1",), "etcd_ca": Path("/nowhere/ca.crt")},
+            "--etcd-ca /nowhere/ca.crt cannot be read",
+        ),
+        (
+            {"store": "etcd", "etcd": ("https://h:1",), "etcd_user": "u"},
+            "give --etcd-password-file",
+        ),
+        ({"overlay": "carrier-pigeon"}, "--overlay carrier-pigeon: vxlan, host-gw or none"),
         ({"node_ip": "300.1.1.1"}, "--node-ip '300.1.1.1' is no IPv4 address"),
         ({"node_ip": "fe80::1"}, "--node-ip 'fe80::1' is no IPv4 address"),
         ({"node_ip": "0.0.0.0"}, "--node-ip 0.0.0.0 is no address of this machine"),

@@ -63,11 +63,13 @@ def agent_words(settings: Settings) -> list[str]:
 
 def listening_ports(settings: Settings) -> dict[str, int]:
     """The ports that an agent with these settings listens on, by flag."""
-    found = {
-        "--port": settings.port,
-        "--secure-port": settings.secure_port,
-        "--read-only-port": settings.read_only_port,
-    }
+    found = {}
+    if "a" in settings.roles:
+        found = {
+            "--port": settings.port,
+            "--secure-port": settings.secure_port,
+            "--read-only-port": settings.read_only_port,
+        }
     return {**found, "--node-port": settings.node_port} if "i" in settings.roles else found
 
 

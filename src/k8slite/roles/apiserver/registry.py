@@ -13,6 +13,7 @@ what the cache has by then; only a caller who named a resourceVersion hears of a
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, TypeVar
 
 from k8slite.api.errors import (
@@ -41,7 +42,7 @@ from k8slite.roles.apiserver.admission.request import CREATE, DELETE, UPDATE, Re
 from k8slite.roles.apiserver.leases import EventLeases
 from k8slite.roles.apiserver.portals import Portals
 from k8slite.roles.apiserver.sweeping import sweep
-from k8slite.roles.apiserver.transactions import Transactions, store_key
+from k8slite.roles.apiserver.transactions import Fence, Transactions, store_key
 from k8slite.store.base import KeyExists, LeaseGone, Mismatch, Store
 from k8slite.store.cache import Entry, WatchCache
 
@@ -70,6 +71,12 @@ class Registry:
         leases = EventLeases(store, clock, settings.event_ttl)
         self._transactions = Transactions(store, cache, leases, clock)
         self._portals = Portals(settings.portal_net, cache, clock.rng)
+
+    def fenced(self, fence: Fence) -> Registry:
+        """The same registry for whoever may write only as long as ``fence`` stands."""
+        twin = copy(self)
+        twin._transactions = self._transactions.fenced(fence)
+        return twin
 
     # -- reading ----------------------------------------------------------------------------
 

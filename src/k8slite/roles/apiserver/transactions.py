@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from k8slite.api import codec
 from k8slite.api.errors import Unavailable, UnknownOutcome
@@ -23,6 +23,7 @@ from k8slite.store.base import (
     Delete,
     KeyExists,
     LeaseGone,
+    Mismatch,
     Op,
     OutcomeUnknown,
     Store,
@@ -37,14 +38,36 @@ T = TypeVar("T", bound=Object)
 PATIENCE = 5.0
 
 
+class Fence(Protocol):
+    """What must hold for a leader's writes (``roles.election.Fence``)."""
+
+    key: str
+
+    def op(self) -> Op:
+        """Raises Unavailable once the lead is lost."""
+        ...
+
+
 class Transactions:
     """A store and the cache that follows it."""
 
-    def __init__(self, store: Store, cache: WatchCache, leases: EventLeases, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cache: WatchCache,
+        leases: EventLeases,
+        clock: Clock,
+        fence: Fence | None = None,
+    ) -> None:
         self._store = store
         self._cache = cache
         self._clock = clock
         self._leases = leases
+        self._fence = fence
+
+    def fenced(self, fence: Fence) -> Transactions:
+        """The same, for a leader: each transaction holds only while it leads."""
+        return Transactions(self._store, self._cache, self._leases, self._clock, fence)
 
     async def insert(self, request: Request[T], further: Sequence[Op]) -> Entry[T]:
         """Create ``request.obj``, and ``further`` with it. Raises KeyExists, Mismatch, LeaseGone,
@@ -83,11 +106,18 @@ class Transactions:
 
     async def commit(self, ops: Sequence[Op]) -> int:
         """Apply ``ops`` and wait until the cache shows it; the revision."""
+        fence = self._fence
         try:
+            if fence is not None:
+                ops = [*ops, fence.op()]
             revision = await self._store.commit(ops)
         except LeaseGone:
             self._leases.forget()
             raise
+        except Mismatch as error:
+            if fence is None or error.key != fence.key:
+                raise
+            raise Unavailable("another master leads now", retry_after=1) from error
         except StoreUnavailable as error:
             raise Unavailable(f"the store cannot be written: {error}", retry_after=1) from error
         except OutcomeUnknown as error:

@@ -1,0 +1,177 @@
+"""Role a: the control plane on the store.
+
+Every master serves the API. Scheduler and controllers run on the one that leads; on an embedded
+store there is nobody to lead but this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from k8slite.agent.surroundings import Around
+from k8slite.api.kinds import SCHEME
+from k8slite.client.informer import CacheInformers
+from k8slite.config import Settings
+from k8slite.kit.clock import Clock
+from k8slite.kit.tasks import forever
+from k8slite.pki.files import Pki
+from k8slite.preflight import BadSettings
+from k8slite.roles.apiserver import admission
+from k8slite.roles.apiserver.bootstrap import MASTER_GRACE, Bootstrap
+from k8slite.roles.apiserver.components import Components
+from k8slite.roles.apiserver.leases import Holders
+from k8slite.roles.apiserver.local import LocalClient
+from k8slite.roles.apiserver.registry import Registry
+from k8slite.roles.apiserver.server import ApiServer
+from k8slite.roles.controllers import Controllers
+from k8slite.roles.election import Election
+from k8slite.roles.scheduler import Scheduler
+from k8slite.store.base import Store
+from k8slite.store.cache import WatchCache
+
+
+def open_store(settings: Settings, clock: Clock) -> Store:
+    if settings.store == "memory":
+        from k8slite.store.memory import MemoryStore
+
+        return MemoryStore(clock)
+    if settings.store == "sqlite":
+        from k8slite.store.sqlite import SqliteStore
+
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        return SqliteStore(settings.data_dir / "store.db", clock)
+    raise BadSettings(f"--store {settings.store}: sqlite, memory or etcd")
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """The parts that only a master has."""
+
+    around: Around
+    store: Store
+    cache: WatchCache
+    registry: Registry
+    nodes: Holders
+    pki: Pki
+
+
+@asynccontextmanager
+async def master(settings: Settings, clock: Clock) -> AsyncIterator[Master]:
+    """Store, watch cache, registry and clients; entered when the cache holds everything."""
+    async with open_store(settings, clock) as store, asyncio.TaskGroup() as tasks:
+        cache = WatchCache(store, SCHEME, clock)
+        nodes = Holders(store, cache, "nodes", settings.node_grace)
+        chosen = admission.chain(settings.admission_control, cache)
+        registry = Registry(store, cache, SCHEME, clock, settings, chosen)
+        pki = Pki(settings.data_dir, clock)
+        client, informers = LocalClient(registry, nodes), CacheInformers(cache)
+        around = Around(settings, clock, client, informers, pki, tasks)
+        around.start("watch-cache", cache.run)
+        await cache.wait_ready()
+        yield Master(around, store, cache, registry, nodes, pki)
+
+
+class Leadership:
+    """Scheduler and controllers, as long as this master leads. ``election`` None: always."""
+
+    def __init__(self, master: Master, election: Election | None) -> None:
+        self._master = master
+        self._election = election
+        around = master.around
+        self._recorders = {n: around.recorder(n) for n in ("scheduler", "controller-manager")}
+        self._scheduler: Scheduler | None = None
+        self._controllers: Controllers | None = None
+
+    async def run(self) -> None:
+        if self._election is None:
+            await self._lead()
+        else:
+            await self._election.run(self._lead)
+
+    async def _lead(self) -> None:
+        """One term: new loops on the cache as it is, whose writes hold only in this term."""
+        master, around = self._master, self._master.around
+        registry = master.registry
+        if self._election is not None and self._election.fence is not None:
+            registry = registry.fenced(self._election.fence)
+        client = LocalClient(registry, master.nodes)
+        scheduler = self._scheduler = Scheduler(
+            client, around.informers, self._recorders["scheduler"], around.clock, around.settings
+        )
+        controllers = self._controllers = Controllers(
+            client, around.informers, self._recorders["controller-manager"], around.clock,
+            around.settings, master.nodes,
+        )  # fmt: skip
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, role in (("scheduler", scheduler), ("controllers", controllers)):
+                    group.create_task(forever(name, role.run()), name=name)
+        finally:
+            self._scheduler = self._controllers = None
+
+    async def scheduler_health(self) -> str:
+        return self._ok("the scheduler", self._scheduler)
+
+    async def controllers_health(self) -> str:
+        return self._ok("the controller manager", self._controllers)
+
+    def _ok(self, name: str, here: Any) -> str:
+        if here is not None:
+            if not here.healthy():
+                raise RuntimeError(f"{name} is not running")
+            return "ok"
+        if self._election is None or not self._election.leader:
+            raise RuntimeError(f"{name} runs nowhere: no master leads")
+        return "ok"
+
+
+def start_control_plane(master: Master) -> ApiServer:
+    """API server, bootstrap, and what the leader does."""
+    around, settings = master.around, master.around.settings
+    election = None
+    if settings.store == "etcd":
+        identity = f"{settings.node_ip}:{settings.secure_port}"
+        election = Election(master.store, master.cache, around.clock, identity)
+    leadership = Leadership(master, election)
+    server = ApiServer(
+        settings, master.registry, master.cache, around.clock,
+        pki=master.pki,
+        health={"watch-cache": lambda: _undecodable(master.cache)},
+        components=Components(
+            {
+                "etcd-0": _store_health(master),
+                "controller-manager": leadership.controllers_health,
+                "scheduler": leadership.scheduler_health,
+            }
+        ),
+    )  # fmt: skip
+    masters = Holders(master.store, master.cache, "masters", MASTER_GRACE)
+    bootstrap = Bootstrap(master.registry, masters, settings, around.clock)
+
+    async def lead() -> None:
+        # The port is ours: no former life of this process is still at work.
+        await server.started.wait()
+        await leadership.run()
+
+    around.start("apiserver", server.run)
+    around.start("bootstrap", bootstrap.run)
+    around.start("leadership", lead)
+    return server
+
+
+def _store_health(master: Master) -> Callable[[], Any]:
+    async def health() -> str:
+        revision = await master.store.revision()
+        return f'{{"store":"{master.around.settings.store}","revision":{revision}}}'
+
+    return health
+
+
+def _undecodable(cache: WatchCache) -> str:
+    """What is wrong with the data, if some of it cannot be read."""
+    keys = list(cache.undecodable)
+    return f"{len(keys)} stored objects cannot be read, {keys[0]} for one" if keys else ""

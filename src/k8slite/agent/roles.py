@@ -1,0 +1,65 @@
+"""Which roles a process has, and what it leaves on the host when it is taken away."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import structlog
+
+from k8slite.agent.master import master, start_control_plane
+from k8slite.agent.surroundings import Around
+from k8slite.config import Settings
+from k8slite.kit.clock import Clock
+from k8slite.netfilter.choice import choose_edge
+from k8slite.preflight import host_claim
+from k8slite.roles.proxy import Proxy
+
+log = structlog.get_logger()
+
+
+async def run(settings: Settings, clock: Clock) -> None:
+    """Run this host's roles until cancelled."""
+    claim = host_claim() if "i" in settings.roles else nullcontext()
+    with claim:
+        async with master(settings, clock) as control:
+            server = start_control_plane(control)
+            await server.started.wait()
+            if "i" in settings.roles:
+                start_node(control.around)
+            log.info("started", role=settings.roles, node=settings.node_name)
+
+
+def start_node(around: Around) -> None:
+    """Role i: kubelet and service proxy."""
+    from k8slite.roles.kubelet import Kubelet
+    from k8slite.roles.kubelet.docker import DockerRuntime
+
+    settings, clock = around.settings, around.clock
+    runtime = DockerRuntime(settings, clock)
+    kubelet = Kubelet(
+        settings, around.client, around.informers, around.recorder("kubelet"), clock, runtime,
+        around.certificates,
+    )  # fmt: skip
+    edge = choose_edge(clock)
+    proxy = Proxy(settings, around.informers, around.recorder("kube-proxy"), clock, edge)
+
+    async def run_proxy() -> None:
+        try:
+            await proxy.run()
+        finally:
+            await edge.close()
+
+    around.start("kubelet", kubelet.run)
+    around.start("proxy", run_proxy)
+
+
+async def uninstall(settings: Settings) -> list[str]:
+    """Remove what an agent with these settings declared on the host; says what was removed."""
+    from k8slite.roles.kubelet.docker import DockerRuntime
+
+    clock = Clock()
+    removed: list[str] = await DockerRuntime(settings, clock).uninstall()
+    edge = choose_edge(clock)
+    await edge.remove()
+    await edge.close()
+    return [*removed, "chains KUBE-PORTALS-CONTAINER and KUBE-PORTALS-HOST"]
