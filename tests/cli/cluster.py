@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from k8slite.agent.master import master, start_control_plane
+from k8slite.api.kinds import COMPONENT_STATUS
+from k8slite.client.http import HttpClient
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
@@ -101,7 +103,17 @@ class Cluster:
             )  # fmt: skip
             shared.start("kubelet", kubelet.run)
             self.server = f"http://{LOOPBACK}:{self.settings.port}"
+            await self._until_whole()
             self._started.set()
+
+    async def _until_whole(self) -> None:
+        """Until scheduler and controllers run too."""
+        async with HttpClient(self.server) as client, asyncio.timeout(30):
+            while True:
+                parts = (await client.list(COMPONENT_STATUS)).items
+                if all(part.conditions[0].status == "True" for part in parts):
+                    return
+                await asyncio.sleep(0.01)
 
     @contextmanager
     def running(self) -> Iterator[Cluster]:
