@@ -1,0 +1,170 @@
+"""Several masters on one store, each with news of its own age: what is promised once is promised
+by all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from control_plane import Plane, pod, simulate
+
+from k8slite.api.errors import ApiError, Forbidden, Invalid
+from k8slite.api.kinds import NAMESPACE, POD, RESOURCE_QUOTA, SCHEME, SERVICE
+from k8slite.api.kinds.namespace.types import Namespace
+from k8slite.api.kinds.resourcequota.types import ResourceQuota, ResourceQuotaSpec
+from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
+from k8slite.api.meta import ObjectMeta
+from k8slite.roles.apiserver import admission
+from k8slite.roles.apiserver.leases import Holders
+from k8slite.roles.apiserver.local import LocalClient
+from k8slite.roles.apiserver.registry import Registry
+from k8slite.store.base import StoreEvent
+from k8slite.store.cache import WatchCache
+
+MASTERS = 3
+
+
+class LateNews:
+    """The store as a distant master sees it: writes at once, news after a while, in order."""
+
+    def __init__(self, plane: Plane, seconds: float) -> None:
+        self._store = plane.store
+        self._clock = plane.clock
+        self._seconds = seconds
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(self._store, verb)
+        return found
+
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[list[StoreEvent], None]:
+        async with aclosing(self._store.watch(prefix, after)) as batches:
+            async for events in batches:
+                await self._clock.sleep(self._clock.rng.random() * self._seconds)
+                yield events
+
+
+async def another_master(plane: Plane, seconds: float) -> LocalClient:
+    """A registry with a cache of its own on the plane's store."""
+    store: Any = LateNews(plane, seconds)
+    cache = WatchCache(store, SCHEME, plane.clock)
+    plane.start(cache.run())
+    await cache.wait_ready()
+    chain = admission.chain(plane.settings.admission_control, cache)
+    registry = Registry(store, cache, SCHEME, plane.clock, plane.settings, chain)
+    return LocalClient(registry, Holders(store, cache, "nodes", plane.settings.node_grace))
+
+
+async def masters(plane: Plane) -> list[LocalClient]:
+    return [await another_master(plane, number * 0.5) for number in range(MASTERS)]
+
+
+async def at_once(*calls: Awaitable[Any]) -> Counter[str]:
+    """Outcomes by name; whatever is no refusal of the API is raised."""
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    for outcome in found:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, ApiError):
+            raise outcome
+    return Counter(type(o).__name__ if isinstance(o, ApiError) else "done" for o in found)
+
+
+def service(name: str, **spec: Any) -> Service:
+    ports = (ServicePort(port=80, protocol="TCP"),)
+    return Service(
+        metadata=ObjectMeta(name=name, namespace="default"), spec=ServiceSpec(ports=ports, **spec)
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_portal_address_is_handed_out_twice(seed: int) -> None:
+    async def play(plane: Plane) -> None:
+        clients = await masters(plane)
+        # Twelve free addresses for twenty services.
+        names = [f"s{number}" for number in range(20)]
+        outcome = await at_once(
+            *(clients[n % MASTERS].create(service(name)) for n, name in enumerate(names))
+        )
+        addresses = [found.spec.cluster_ip for found in plane.all(SERVICE)]
+        assert len(set(addresses)) == len(addresses) == outcome["done"] == 12
+        assert outcome == Counter({"done": 12, Invalid.__name__: 8})
+
+    simulate(play, seed=seed, portal_net="192.168.3.0/28")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_quota_is_one_for_all_masters(seed: int) -> None:
+    async def play(plane: Plane) -> None:
+        await plane.client.create(
+            ResourceQuota(
+                metadata=ObjectMeta(name="q", namespace="default"),
+                spec=ResourceQuotaSpec(hard={"pods": "7"}),
+            )
+        )
+        clients = await masters(plane)
+        outcome = await at_once(*(clients[n % MASTERS].create(pod(f"p{n}")) for n in range(30)))
+        assert outcome == Counter({"done": 7, Forbidden.__name__: 23})
+        assert len(plane.all(POD)) == 7
+        (quota,) = plane.all(RESOURCE_QUOTA)
+        assert quota.status.used == {"pods": "7"}
+
+    simulate(play, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pod_is_bound_once(seed: int) -> None:
+    async def play(plane: Plane) -> None:
+        clients = await masters(plane)
+        for name in ("n0", "n1", "n2"):
+            await plane.add_node(name)
+        await clients[0].create(pod("p"))
+        outcome = await at_once(
+            *(client.bind("default", "p", f"n{n}") for n, client in enumerate(clients))
+        )
+        assert outcome["done"] == 1
+        assert outcome["Conflict"] + outcome["NotFound"] == MASTERS - 1
+
+    simulate(play, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_born_in_a_namespace_that_is_gone(seed: int) -> None:
+    async def play(plane: Plane) -> None:
+        plane.start(plane.controllers().run())
+        clients = await masters(plane)
+        await clients[0].create(Namespace(metadata=ObjectMeta(name="brief")))
+        orphan = pod("orphan")
+
+        async def late(number: int) -> None:
+            await plane.clock.sleep(plane.clock.rng.random() * 2)
+            meta = ObjectMeta(name=f"orphan-{number}", namespace="brief")
+            await clients[number % MASTERS].create(type(orphan)(metadata=meta, spec=orphan.spec))
+
+        async def end() -> None:
+            await plane.clock.sleep(1)
+            await clients[1].delete(NAMESPACE, "brief")
+
+        await at_once(end(), *(late(number) for number in range(40)))
+        await plane.until(lambda: plane.cache.table(NAMESPACE).get("brief") is None)
+        assert [p.metadata.name for p in plane.all(POD, "brief")] == []
+
+    simulate(play, seed=seed, admission_control=("NamespaceLifecycle", "NamespaceExists"))
+
+
+def test_who_writes_at_one_master_may_go_on_at_another() -> None:
+    async def play(plane: Plane) -> None:
+        clients = await masters(plane)
+        made = await clients[0].create(service("web"))
+        for number in range(30):
+            # The other master has not heard of the version that this update builds on.
+            labels = {"round": str(number)}
+            meta = type(made.metadata)(
+                name="web", namespace="default", labels=labels,
+                resource_version=made.metadata.resource_version,
+            )  # fmt: skip
+            made = await clients[number % MASTERS].update(type(made)(metadata=meta, spec=made.spec))
+        assert made.metadata.labels == {"round": "29"}
+
+    simulate(play)
