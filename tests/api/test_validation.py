@@ -402,9 +402,6 @@ class TestUpdates:
             assert found == ["immutable", "data"]
         assert self.update("Secret", "type", "example.com/other") == ["type"]
 
-    def test_a_pod_network_stays(self) -> None:
-        assert self.update("Node", "spec/podCIDR", "10.2.0.0/24") == ["spec.podCIDR"]
-
     def test_no_finalizer_joins_a_deletion(self) -> None:
         leaving = {"name": "web", "namespace": "default", "finalizers": ["a/b"]}
         leaving["deletionTimestamp"] = "2026-01-02T03:04:05Z"

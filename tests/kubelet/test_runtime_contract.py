@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tests.kubelet.waiting import until
 from tests.lab.docker_host import DockerHost
 
 from k8slite.config import Settings
+from k8slite.decide.pods.network import first_free
 from k8slite.decide.pods.spec import ContainerSpec, SandboxSpec
 from k8slite.decide.pods.state import ObservedPod, PodRef, Run
 from k8slite.kit.clock import Clock
@@ -19,7 +20,6 @@ from k8slite.roles.kubelet.docker import DockerRuntime
 from k8slite.roles.kubelet.hollow import HollowRuntime
 from k8slite.roles.kubelet.runtime import (
     LogOptions,
-    PodNetwork,
     PullFailure,
     Runtime,
     RuntimeFailure,
@@ -56,12 +56,19 @@ async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         await made.uninstall()
 
 
+class Alone:
+    """The cluster of a node that has nobody to share the pod network with."""
+
+    async def claim(self, have: str, taken: Iterable[str]) -> str:
+        return have or first_free("172.16.0.0/16", taken)
+
+
 class running:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._runtime.run(PodNetwork()))
+        self._task = asyncio.create_task(self._runtime.run(Alone()))
         async with asyncio.timeout(30):
             await self._runtime.wait_ready()
 

@@ -2,9 +2,9 @@
 
 A decoded object is defaulted, prepared (uid, stamps, name), admitted, validated, reviewed by the
 admission plugins that may refuse, and committed by compare-and-set together with all that belongs
-to it: portal addresses, quota, the namespace it relies on. The answer is the cache's entry at the
-committed revision, so whoever writes may read his write. Refusing plugins come after validation,
-so that a bad object provisions no namespace.
+to it: portal addresses, pod networks, quota, the namespace it relies on. The answer is the cache's
+entry at the committed revision, so whoever writes may read his write. Refusing plugins come after
+validation, so that a bad object provisions no namespace.
 
 A failure to commit is a fact about a key: taken, moved or gone. The write is then decided anew on
 what the cache has by then; only a caller who named a resourceVersion hears of a Conflict.
@@ -25,7 +25,7 @@ from k8slite.api.errors import (
     conflict,
     not_found,
 )
-from k8slite.api.kinds import POD, REPLICATION_CONTROLLER, SERVICE
+from k8slite.api.kinds import NODE, POD, REPLICATION_CONTROLLER, SERVICE
 from k8slite.api.kinds.binding.types import Binding
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.kinds.replicationcontroller.types import Scale
@@ -40,6 +40,7 @@ from k8slite.roles.apiserver import naming, subresources
 from k8slite.roles.apiserver.admission.chain import Admission
 from k8slite.roles.apiserver.admission.request import CREATE, DELETE, UPDATE, Request
 from k8slite.roles.apiserver.leases import EventLeases
+from k8slite.roles.apiserver.podcidrs import PodCidrs
 from k8slite.roles.apiserver.portals import Portals
 from k8slite.roles.apiserver.sweeping import sweep
 from k8slite.roles.apiserver.transactions import Fence, Transactions, store_key
@@ -71,6 +72,7 @@ class Registry:
         leases = EventLeases(store, clock, settings.event_ttl)
         self._transactions = Transactions(store, cache, leases, clock)
         self._portals = Portals(settings.portal_net, cache, clock.rng)
+        self._pod_cidrs = PodCidrs(cache)
 
     def fenced(self, fence: Fence) -> Registry:
         """The same registry for whoever may write only as long as ``fence`` stands."""
@@ -304,6 +306,8 @@ class Registry:
         draft = request.obj
         if request.kind is SERVICE:
             request.stakes.append(self._portals.release if gone else self._portals.stake)
+        elif request.kind is NODE:
+            self._pod_cidrs.review(request, gone=gone)
         if request.entry is None:
             write = self._transactions.insert
         elif gone:

@@ -21,6 +21,7 @@ from k8slite.roles.kubelet.manifests import Manifests
 from k8slite.roles.kubelet.mirrors import Mirrors
 from k8slite.roles.kubelet.node import NodeReporter
 from k8slite.roles.kubelet.pods import PodWorkers
+from k8slite.roles.kubelet.registration import Registration
 from k8slite.roles.kubelet.runtime import Runtime
 from k8slite.roles.kubelet.server import Certificates, NodeServer
 from k8slite.roles.kubelet.volumes import PodFiles, Volumes
@@ -53,7 +54,8 @@ class Kubelet:
         directory = settings.manifests or settings.data_dir / "manifests"
         self._manifests = Manifests(directory, sources, settings.node_name, clock)
         self._mirrors = Mirrors(sources, clock)
-        self._node = NodeReporter(settings, client, informers.of(NODE), recorder, clock, runtime)
+        self._registration = Registration(settings, client, informers.of(NODE))
+        self._node = NodeReporter(settings, client, self._registration, recorder, clock, runtime)
         self._garbage = GarbageCollector(settings, clock, runtime)
         self._server = (
             None if pki is None else NodeServer(settings, clock, runtime, sources.all, pki)
@@ -66,7 +68,7 @@ class Kubelet:
             await self._informers.of(kind).wait_synced()
         await self._manifests.look()
         parts = {
-            "runtime": self._runtime.run(self._node.network()),
+            "runtime": self._runtime.run(self._registration),
             "node-status": self._node.run(),
             "pods": self.workers.run(),
             "manifests": self._manifests.run(),

@@ -37,6 +37,9 @@ from k8slite.roles.kubelet.runtime import (
 from k8slite.roles.kubelet.sight import Sight
 from k8slite.roles.kubelet.volumes import VolumeTrouble
 
+#: Seconds until the cluster is asked again for a pod network.
+_ASK_AGAIN = 1.0
+
 
 class HollowRuntime:
     """``Runtime`` in memory.
@@ -45,12 +48,13 @@ class HollowRuntime:
     removed. ``gap`` is awaited before and after every change to the engine: an agent may die there.
     """
 
-    def __init__(self, clock: Clock, *, pod_cidr: str = "10.0.0.0/16") -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._sight = Sight()
         self._ready = asyncio.Event()
         self._trouble = "not started"
-        self._net = ipaddress.IPv4Network(pod_cidr)
+        self._cidr = ""  # claimed by ``run``
+        self._net = ipaddress.IPv4Network("0.0.0.0/32")
         self._addresses = 1
         self._free: list[str] = []
         self._images: dict[str, Image] = {}
@@ -84,15 +88,21 @@ class HollowRuntime:
 
     @property
     def info(self) -> RuntimeInfo:
-        return RuntimeInfo("hollow", "1", "/", str(self._net))
+        return RuntimeInfo("hollow", "1", "/", self._cidr)
 
     @property
     def trouble(self) -> str:
         return self._trouble
 
     async def run(self, network: PodNetwork) -> None:
-        if network.wanted:
-            self._net = ipaddress.IPv4Network(network.wanted)
+        while True:
+            try:
+                self._cidr = await network.claim("", ())
+                self._net = ipaddress.IPv4Network(self._cidr)
+                break
+            except RuntimeFailure as error:
+                self._trouble = str(error)
+                await self._clock.sleep(_ASK_AGAIN)
         self.come_back()
         await asyncio.Event().wait()
 

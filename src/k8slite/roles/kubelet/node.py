@@ -7,6 +7,7 @@ The heartbeat is a lease and costs no write. The Node object is written when som
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import platform
 import shutil
@@ -16,17 +17,16 @@ import structlog
 from msgspec.structs import replace
 
 from k8slite import __version__
-from k8slite.api.errors import AlreadyExists, ApiError, Conflict, NotFound
-from k8slite.api.kinds import NODE
-from k8slite.api.kinds.node.types import Node, NodeSpec, NodeSystemInfo
-from k8slite.api.meta import ObjectMeta
-from k8slite.client.base import Client, Informer
+from k8slite.api.errors import ApiError, Conflict, Invalid, NotFound
+from k8slite.api.kinds.node.types import Node, NodeSystemInfo
+from k8slite.client.base import Client
 from k8slite.client.events import EventRecorder
 from k8slite.config import Settings
 from k8slite.decide.nodestatus import HostFacts, is_ready, node_status, worth_writing
 from k8slite.kit.clock import Clock
 from k8slite.roles.kubelet.docker.pause import architecture
-from k8slite.roles.kubelet.runtime import PodNetwork, Runtime
+from k8slite.roles.kubelet.registration import Registration, is_about_cidr
+from k8slite.roles.kubelet.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -39,28 +39,18 @@ class NodeReporter:
         self,
         settings: Settings,
         client: Client,
-        nodes: Informer[Node],
+        registration: Registration,
         recorder: EventRecorder,
         clock: Clock,
         runtime: Runtime,
     ) -> None:
         self._settings = settings
         self._client = client
-        self._nodes = nodes
+        self._registration = registration
         self._recorder = recorder
         self._clock = clock
         self._runtime = runtime
         self._news = asyncio.Event()
-
-    def network(self) -> PodNetwork:
-        """The pod network that the cluster knows this node by, and those of others."""
-        own = self._nodes.get(self._settings.node_name)
-        others = [
-            node.spec.pod_cidr
-            for node in self._nodes.items()
-            if node.metadata.name != self._settings.node_name and node.spec.pod_cidr
-        ]
-        return PodNetwork(own.spec.pod_cidr if own is not None else "", tuple(others))
 
     async def run(self) -> None:
         leave = self._runtime.subscribe(self._on_runtime)
@@ -94,8 +84,14 @@ class NodeReporter:
             log.warning("node report failed", role="kubelet", error=error.message)
 
     async def _write(self) -> None:
-        node = await self._registered()
+        try:
+            node, trouble = await self._registered()
+        except (Conflict, NotFound):
+            self._news.set()  # somebody else wrote the node: look at it again
+            return
         facts = measure(self._settings, self._runtime)
+        if trouble:
+            facts = dataclasses.replace(facts, trouble=trouble)
         now = self._clock.now()
         status = node_status(node.status, facts, now)
         if not worth_writing(node.status, status, now):
@@ -111,29 +107,17 @@ class NodeReporter:
             text = f"Node {node.metadata.name} status is now: {reason}"
             self._recorder.event(fresh, reason, text)
 
-    async def _registered(self) -> Node:
-        """The Node object, made if missing, with the pod network that there is."""
-        name, cidr = self._settings.node_name, self._runtime.info.pod_cidr
-        node = self._nodes.get(name)
-        if node is None:
-            labels = {
-                "kubernetes.io/hostname": name,
-                "kubernetes.io/arch": architecture(platform.machine()),
-                "kubernetes.io/os": "linux",
-            }
-            spec = NodeSpec(pod_cidr=cidr, pod_cidrs=(cidr,) if cidr else (), external_id=name)
-            wanted = NODE.new(metadata=ObjectMeta(name=name, labels=labels), spec=spec)
-            try:
-                return await self._client.create(wanted)
-            except AlreadyExists:
-                node = await self._client.get(NODE, name)
-        if cidr and node.spec.pod_cidr != cidr:
-            spec = replace(node.spec, pod_cidr=cidr, pod_cidrs=(cidr,))
-            try:
-                return await self._client.update(replace(node, spec=spec))
-            except (Conflict, NotFound):
-                self._news.set()
-        return node
+    async def _registered(self) -> tuple[Node, str]:
+        """The Node object with the pod network that there is; what is wrong with that, or ""."""
+        cidr = self._runtime.info.pod_cidr
+        try:
+            return await self._registration.present(cidr), ""
+        except Invalid as error:
+            if not is_about_cidr(error):
+                raise
+            why = f"the pod network {cidr} is not this node's any more: {error.message}"
+        mend = "remove the containers in it and restart the agent, which then gets another"
+        return await self._registration.present(""), f"{why}; {mend}"
 
 
 def measure(settings: Settings, runtime: Runtime) -> HostFacts:

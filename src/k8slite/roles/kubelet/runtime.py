@@ -8,7 +8,7 @@ engine's events, so that reading costs no call.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
@@ -82,12 +82,16 @@ class Credentials:
     server: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PodNetwork:
-    """``wanted`` is the CIDR that the node already has ("": choose); ``reserved`` are taken."""
+class PodNetwork(Protocol):
+    """Where a runtime learns which addresses its pods may have."""
 
-    wanted: str = ""
-    reserved: tuple[str, ...] = field(default_factory=tuple)
+    async def claim(self, have: str, taken: Iterable[str]) -> str:
+        """The CIDR that is this node's alone in the cluster from now on.
+
+        ``have`` is the CIDR of the network that stands ("": none); ``taken`` is what else is in
+        use on this host. Raises RuntimeFailure when there is none to be had, or nobody to ask.
+        """
+        ...
 
 
 class ExecSession(Protocol):

@@ -45,6 +45,14 @@ def _default_status(status: NodeStatus) -> NodeStatus:
     return filled(status, changes)
 
 
+def _prepare_update(new: Node, old: Node) -> Node:
+    """The status stays; so does a pod network that is left out: it can only be exchanged."""
+    spec = new.spec
+    if old.spec.pod_cidr and not spec.pod_cidr:
+        spec = replace(spec, pod_cidr=old.spec.pod_cidr, pod_cidrs=old.spec.pod_cidrs)
+    return replace(new, spec=spec, status=old.status)
+
+
 def _prepare_status(new: Node, old: Node) -> Node:
     return replace(new, spec=old.spec, status=_default_status(new.status))
 
@@ -85,9 +93,6 @@ def _check_status(status: NodeStatus) -> Errors:
 
 
 def _check_update(new: NodeSpec, old: NodeSpec) -> Errors:
-    """A node's pod network is handed out once."""
-    if old.pod_cidr and new.pod_cidr != old.pod_cidr:
-        yield check.immutable("spec.podCIDR", new.pod_cidr, old.pod_cidr)
     if old.provider_id and new.provider_id != old.provider_id:
         yield check.immutable("spec.providerID", new.provider_id, old.provider_id)
 
@@ -102,7 +107,7 @@ def _validate_status(new: Node, old: Node | None) -> list[FieldError]:
 
 STRATEGY = Strategy(
     default=_default,
-    prepare_update=lambda new, old: replace(new, status=old.status),
+    prepare_update=_prepare_update,
     prepare_status=_prepare_status,
     validate=_validate,
     validate_status=_validate_status,

@@ -71,14 +71,14 @@ class Follower:
             raise RuntimeGone(self.trouble or "Docker is not connected")
         return self._docker
 
-    async def run(self, wish: PodNetwork) -> None:
+    async def run(self, pods: PodNetwork) -> None:
         """Follow until cancelled, through every absence."""
         failures = 0
         try:
             async with connected(self._settings.docker_host) as self._docker:
                 while True:
                     try:
-                        await self._session(self._docker, wish)
+                        await self._session(self._docker, pods)
                     except TROUBLES as error:
                         failures = 1 if self.ready.is_set() else failures + 1
                         self._lost(sentence(error))
@@ -88,7 +88,7 @@ class Follower:
             self._warm.close()
             self._docker = None
 
-    async def _session(self, docker: Docker, wish: PodNetwork) -> None:
+    async def _session(self, docker: Docker, pods: PodNetwork) -> None:
         """One life of the engine, from being found to being lost (always ends by raising)."""
         since = self._clock.now() - 1
         version = await self._door.knock()
@@ -99,7 +99,7 @@ class Follower:
             events.run(since=f"{since:.3f}", filters=json.dumps(_EVENTS)), name="docker-events"
         )
         try:
-            await self._prepare(docker, version, wish)
+            await self._prepare(docker, version, pods)
             await self._survey(docker)
             self._found()
             async with asyncio.TaskGroup() as group:
@@ -113,10 +113,10 @@ class Follower:
             with suppress(asyncio.CancelledError, DockerError, aiohttp.ClientError, ValueError):
                 await stream
 
-    async def _prepare(self, docker: Docker, version: dict[str, Any], wish: PodNetwork) -> None:
+    async def _prepare(self, docker: Docker, version: dict[str, Any], pods: PodNetwork) -> None:
         await ensure_pause(docker)
         settings = self._settings
-        cidr = await network.ensure(docker, settings.docker_network, settings.flannel_net, wish)
+        cidr = await network.ensure(docker, settings.docker_network, pods)
         engine = await docker.system.info()
         self.info = RuntimeInfo(
             "docker", str(version["Version"]), str(engine.get("DockerRootDir", "")), cidr

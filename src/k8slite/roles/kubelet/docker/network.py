@@ -10,7 +10,6 @@ from typing import Any
 
 from aiodocker import Docker, DockerError
 
-from k8slite.decide.pods.network import first_free, inside
 from k8slite.roles.kubelet.docker import names
 from k8slite.roles.kubelet.runtime import PodNetwork, RuntimeFailure
 
@@ -18,30 +17,26 @@ INTERFACE = "k8slite0"
 _INTERFACE_OPTION = "com.docker.network.bridge.name"
 
 
-async def ensure(docker: Docker, name: str, flannel_net: str, wish: PodNetwork) -> str:
-    """Make the network stand; returns its CIDR.
+async def ensure(docker: Docker, name: str, pods: PodNetwork) -> str:
+    """Make the network stand on the CIDR that the cluster grants; returns it.
 
     A network of ours is adopted when its interface and CIDR are right; a wrong one is replaced
     while no container uses it. Raises RuntimeFailure when the name is somebody else's.
     """
     networks = await docker.networks.list()
     mine = next((network for network in networks if network["Name"] == name), None)
-    if mine is not None:
-        if names.KIND not in (mine.get("Labels") or {}):
-            raise RuntimeFailure(
-                f"Docker network {name} exists and is not k8slite's: "
-                f"remove it (docker network rm {name}) or choose another --docker-network"
-            )
-        cidr = _subnet(mine)
-        if _right(mine, cidr, flannel_net, wish.wanted):
-            return cidr
-        await _remove(docker, mine)
+    if mine is not None and names.KIND not in (mine.get("Labels") or {}):
+        raise RuntimeFailure(
+            f"Docker network {name} exists and is not k8slite's: "
+            f"remove it (docker network rm {name}) or choose another --docker-network"
+        )
+    have = _subnet(mine) if mine is not None and _interface(mine) == INTERFACE else ""
     others = [_subnet(network) for network in networks if network["Name"] != name]
-    taken = [*wish.reserved, *filter(None, others), *host_routes(besides=INTERFACE)]
-    try:
-        cidr = wish.wanted or first_free(flannel_net, taken)
-    except ValueError as error:
-        raise RuntimeFailure(str(error)) from None
+    cidr = await pods.claim(have, [*filter(None, others), *host_routes(besides=INTERFACE)])
+    if mine is not None:
+        if have == cidr:
+            return cidr
+        await _remove(docker, mine, cidr)
     await docker.networks.create(
         {
             "Name": name,
@@ -55,21 +50,18 @@ async def ensure(docker: Docker, name: str, flannel_net: str, wish: PodNetwork) 
     return cidr
 
 
-def _right(network: dict[str, Any], cidr: str, flannel_net: str, wanted: str) -> bool:
-    interface = (network.get("Options") or {}).get(_INTERFACE_OPTION)
-    if interface != INTERFACE or not cidr or not inside(cidr, flannel_net):
-        return False
-    return not wanted or wanted == cidr
+def _interface(network: dict[str, Any]) -> str:
+    return str((network.get("Options") or {}).get(_INTERFACE_OPTION, ""))
 
 
-async def _remove(docker: Docker, network: dict[str, Any]) -> None:
+async def _remove(docker: Docker, network: dict[str, Any], cidr: str) -> None:
     try:
         handle = await docker.networks.get(network["Id"])
         await handle.delete()
     except DockerError as error:
         raise RuntimeFailure(
-            f"Docker network {network['Name']} has the wrong address {_subnet(network)} and "
-            f"cannot be replaced: {error.message}; remove the containers in it"
+            f"Docker network {network['Name']} has {_subnet(network)}, this node's pods are to "
+            f"have {cidr}, and it cannot be replaced: {error.message}; remove the containers in it"
         ) from None
 
 
