@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import secrets
 import signal
@@ -105,16 +106,27 @@ class Switch(Namespace):
         self.ip("link", "set", "lan", "up")
         return self
 
-    def connect(self, host: Namespace, address: str) -> None:
-        """A cable from ``host`` (interface eth0 at ``address``, as 192.168.0.10/24)."""
+    def connect(self, host: Namespace, address: str) -> str:
+        """A cable from ``host`` (interface eth0 at ``address``, as 192.168.0.10/24); our port.
+
+        The interface's hardware address is made of ``address``: a host that is plugged in again is
+        the same to its neighbours.
+        """
         self._ports += 1
         port = f"port{self._ports}"
         ip(
             *("link", "add", port, "netns", self.name, "type", "veth"),
-            *("peer", "name", "eth0", "netns", host.name),
+            *("peer", "name", "eth0", "netns", host.name, "address", _hardware(address)),
         )
         self.ip("link", "set", port, "master", "lan", "up")
         host.ip("addr", "add", address, "dev", "eth0")
         host.ip("link", "set", "eth0", "up")
         # A default route, so that the host has an idea where portal IPs would be.
         host.ip("route", "add", "default", "dev", "eth0")
+        return port
+
+
+def _hardware(address: str) -> str:
+    """A locally administered hardware address that holds the IPv4 address."""
+    octets = ipaddress.IPv4Interface(address).ip.packed
+    return ":".join(["02", "00", *(f"{octet:02x}" for octet in octets)])

@@ -1,0 +1,94 @@
+"""The lab's hosts are what an installer would meet: Debian, Docker, sshd, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.lab.lab import ADDRESSES, Lab, lab
+from tests.lab.root import PASSWORD
+
+pytestmark = [pytest.mark.lab, pytest.mark.docker]
+
+
+def test_from_conf_core_logs_in_with_a_key_and_is_root_by_sudo(machines: Lab) -> None:
+    for node in machines.nodes:
+        assert machines.ssh(node, "id -un; hostname").split() == ["core", node.name]
+    assert machines.ssh(machines["node1"], "sudo -n id -un").strip() == "root"
+
+
+def test_where_sudo_asks_the_password_opens_it(machines: Lab) -> None:
+    node = machines["node2"]
+    assert machines.ssh(node, "sudo -n id -un", check=False) == ""
+    given = f"echo {PASSWORD} | sudo -S -p '' id -un"
+    assert machines.ssh(node, given).strip() == "root"
+
+
+def test_a_node_has_docker_and_neither_python_nor_etcd(machines: Lab) -> None:
+    node = machines["node1"]
+    assert node.docker("info", "--format", "{{.ServerVersion}}")
+    for absent in ("python3", "python3.11", "pip3", "etcd", "etcdctl", "kubectl", "k8slite"):
+        assert node.sh(f"command -v {absent}", check=False) == ""
+    assert node.sh("ls /usr/lib/python3* /usr/local/bin /home", check=False).split() == [
+        "/home:",
+        "core",
+        "/usr/local/bin:",
+    ]
+
+
+def test_images_are_there_and_a_container_runs_in_the_hosts_own_cgroup(machines: Lab) -> None:
+    for node in machines.nodes:
+        assert node.docker("run", "--rm", "nginx", "nginx", "-v") == ""
+        groups = node.docker("run", "--rm", "busybox", "cat", "/proc/self/cgroup")
+        assert "/docker/" in groups
+        assert node.name not in groups
+
+
+def test_hosts_see_each_other_and_not_each_others_files(machines: Lab) -> None:
+    first, second, third = machines.nodes
+    for node in (second, third, machines.conf):
+        assert first.run("busybox", "ping", "-c", "1", "-W", "2", node.name)
+    for folder in ("/opt", "/etc", "/usr/local/bin", "/var/lib", "/run", "/root", "/tmp"):
+        first.sh(f"echo mine > {folder}/lab-mark")
+        assert not second.path(f"{folder}/lab-mark").exists()
+        assert not Path(f"{folder}/lab-mark").exists()
+        first.sh(f"rm {folder}/lab-mark")
+    assert len(first.sh("ps ax").splitlines()) < 12, "another host's processes show"
+
+
+def test_conf_runs_this_checkout_and_has_no_docker(machines: Lab) -> None:
+    assert "ctl" in machines.conf.run("k8slite", "--help")
+    assert not machines.conf.path("/run/docker.sock").exists()
+    assert set(machines.hosts) == set(ADDRESSES)
+
+
+def test_nothing_of_a_lab_is_left_on_the_machine() -> None:
+    def traces() -> dict[str, list[str]]:
+        words = {
+            "namespaces": ["ip", "netns", "list"],
+            "mounts": ["cat", "/proc/mounts"],
+            "groups": ["find", "/sys/fs/cgroup", "-type", "d", "-name", "k8slite-*"],
+            "folders": ["find", "/tmp", "-maxdepth", "1", "-name", "k8slab-*"],
+        }
+        found = {}
+        for what, command in words.items():
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[what] = sorted(done.stdout.splitlines())
+        return found
+
+    before = traces()
+    pids: list[int] = []
+
+    def broken() -> None:
+        with lab(images=False, nodes=1) as made:
+            made.nodes[0].sh("nohup setsid sleep 1000 >/dev/null 2>&1 &")
+            pids.extend(made.nodes[0].processes())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    after = traces()
+    assert {what for what in after if set(after[what]) - set(before[what])} == set()
+    assert len(pids) > 3
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
