@@ -12,7 +12,8 @@ import yaml
 from k8slite.api.errors import BadRequest, NotFound
 from k8slite.client import kubeconfig
 from k8slite.client.access import DEFAULT_SERVER
-from k8slite.client.kubeconfig import Kubeconfig, Wanted
+from k8slite.client.kubeconfig import Kubeconfig, Wanted, cluster_of
+from k8slite.pki.kubeconfig import kubeconfig as admin_kubeconfig
 
 AUTHORITY = base64.b64encode(b"ca").decode()
 ONE = {"server": "https://one:6443", "certificate-authority-data": AUTHORITY}
@@ -127,3 +128,44 @@ def test_a_change_goes_to_the_file_that_holds_the_entry(path: Path, tmp_path: Pa
     assert switched.current == "second"
     with pytest.raises(NotFound):
         again.with_current("absent")
+
+
+# --- several masters ----------------------------------------------------------------------
+
+MASTERS = ("https://one:6443", "https://two:6443", "https://three:6443")
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Kubeconfig:
+    path = tmp_path / "admin"
+    path.write_bytes(admin_kubeconfig(MASTERS, b"ca", b"certificate", b"key"))
+    return kubeconfig.load([path])
+
+
+def test_the_admins_kubeconfig_names_every_master(several: Kubeconfig) -> None:
+    access, _ = several.access(Wanted())
+    assert access.urls == MASTERS
+    assert (access.authority, access.certificate, access.key) == (b"ca", b"certificate", b"key")
+    # Other clients know one server a cluster: there is a context for each.
+    servers = [entry["server"] for entry in several.entries("clusters").values()]
+    assert servers == list(MASTERS)
+    assert list(several.entries("contexts")) == ["k8slite", "k8slite-2", "k8slite-3"]
+
+
+def test_another_context_begins_with_its_own_master(several: Kubeconfig) -> None:
+    access, _ = several.access(Wanted(context="k8slite-2"))
+    assert access.urls == ("https://two:6443", "https://one:6443", "https://three:6443")
+
+
+def test_credentials_are_for_all_masters_and_nobody_else(several: Kubeconfig) -> None:
+    access, _ = several.access(Wanted(server="https://three:6443,https://two:6443"))
+    assert access.certificate == b"certificate"
+    access, _ = several.access(Wanted(server="https://three:6443,https://four:6443"))
+    assert access.certificate == b""
+
+
+def test_several_masters_are_written_down_and_taken_back(config: Kubeconfig) -> None:
+    changed = config.with_entry("clusters", "two", cluster_of("https://a,https://b"))
+    assert changed.access(Wanted(context="second"))[0].urls == ("https://a", "https://b")
+    back = changed.with_entry("clusters", "two", cluster_of("https://c"))
+    assert back.access(Wanted(context="second"))[0].urls == ("https://c",)

@@ -18,7 +18,8 @@ DEFAULT_SERVER = "http://localhost:8080"
 class Access:
     """A server and the credentials for it. Certificates and keys are PEM bytes.
 
-    Raises BadRequest for a server that is no http or https URL.
+    ``server`` may name several masters of one cluster, with commas between them. Raises BadRequest
+    for a server that is no http or https URL.
     """
 
     server: str = DEFAULT_SERVER
@@ -32,24 +33,31 @@ class Access:
     tls_name: str = ""  # the name expected in it, when not the URL's
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            good = False
-        if not good:
+        if not self.urls:
             raise BadRequest(f"{self.server!r} is no server; write http://HOST:PORT")
+        for url in self.urls:
+            try:
+                parts = urlsplit(url)
+                good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            except ValueError:
+                good = False
+            if not good:
+                raise BadRequest(f"{self.server!r} is no server; write http://HOST:PORT")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers as URLs without a closing slash; a bare ``host:port`` speaks HTTP."""
+        return servers_of(self.server)
 
     @property
     def url(self) -> str:
-        """The server as a URL without a closing slash; a bare ``host:port`` speaks HTTP."""
-        server = self.server if "://" in self.server else f"http://{self.server}"
-        return server.rstrip("/")
+        """The first server."""
+        return self.urls[0]
 
     @property
     def host(self) -> str:
-        """``host:port``, for messages."""
-        return urlsplit(self.url).netloc
+        """``host:port`` of the first server, for messages."""
+        return netloc(self.url)
 
     def authorization(self) -> str:
         """The Authorization header, or ""."""
@@ -62,7 +70,7 @@ class Access:
 
     def tls(self) -> ssl.SSLContext | None:
         """None for plain HTTP. Raises BadRequest for certificates that cannot be used."""
-        if urlsplit(self.url).scheme != "https":
+        if all(urlsplit(url).scheme != "https" for url in self.urls):
             return None
         try:
             context = ssl.create_default_context()
@@ -71,13 +79,35 @@ class Access:
             if self.insecure:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
+            self.identify(context)
+        except (ssl.SSLError, ValueError) as error:
+            raise self._unusable(error) from None
+        return context
+
+    def identify(self, context: ssl.SSLContext) -> None:
+        """Make ``context`` show our certificate from now on. Raises BadRequest."""
+        try:
             if self.certificate:
                 _load_pair(context, self.certificate, self.key)
         except (ssl.SSLError, ValueError) as error:
-            raise BadRequest(
-                f"the certificates for {self.host} cannot be used: {error}; look at the kubeconfig"
-            ) from None
-        return context
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> BadRequest:
+        return BadRequest(
+            f"the certificates for {self.host} cannot be used: {error}; look at the kubeconfig"
+        )
+
+
+def servers_of(text: str) -> tuple[str, ...]:
+    """Servers with commas between them, as URLs without a closing slash."""
+    words = [word.strip() for word in text.split(",")]
+    urls = [word if "://" in word else f"http://{word}" for word in words if word]
+    return tuple(dict.fromkeys(url.rstrip("/") for url in urls))
+
+
+def netloc(url: str) -> str:
+    """``host:port`` of a URL."""
+    return urlsplit(url).netloc
 
 
 def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:

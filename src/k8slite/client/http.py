@@ -1,24 +1,23 @@
 """The client over HTTP: ``client.base.Client``, and the plain requests under it.
 
 What cannot be known is not guessed: a read without an answer is Unavailable, a write without one
-is an UnknownOutcome. Nothing is retried here.
+is an UnknownOutcome. Nothing is asked twice of the same server.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from k8slite.api import codec, fields
-from k8slite.api.errors import ApiError, Unavailable, UnknownOutcome, from_status
+from k8slite.api.errors import ApiError, Unavailable, from_status
 from k8slite.api.kinds import SCHEME
 from k8slite.api.kinds.binding.types import Binding, ObjectReference
 from k8slite.api.meta import DeleteOptions, ListMeta, Object, ObjectMeta, Preconditions, Status
@@ -26,19 +25,22 @@ from k8slite.api.scheme import Kind
 from k8slite.api.struct import Struct, always
 from k8slite.client.access import Access
 from k8slite.client.base import Listing, WatchEvent
+from k8slite.client.wire import JSON, Ask, Elsewhere, Query, Wire, said_by_server, url_of
+
+__all__ = ["Answer", "HttpClient", "Query", "path_of", "said_by_server", "typed", "typed_list"]
 
 T = TypeVar("T", bound=Object)
 
-Query = Iterable[tuple[str, str]]
-
-JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 #: One event or log line longer than this is refused rather than kept in memory.
 MAX_LINE = 16 * 1024 * 1024
-_CONNECT_SECONDS = 10.0
+
+#: Seconds after which a watch without a sign of life is given up; masters send a bookmark every
+#: ten, so that a frozen or unplugged one is noticed.
+SILENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +83,34 @@ def path_of(
 
 
 class HttpClient:
-    """Requests to one server; use it as a context manager. ``timeout`` in seconds, per answer."""
+    """Requests to a server, or to the several masters of one cluster (``client.wire`` says when
+    the next is asked); use it as a context manager. ``timeout`` in seconds, per answer."""
 
     def __init__(self, access: Access | str, *, timeout: float = 60.0) -> None:
-        self.access = Access(server=access) if isinstance(access, str) else access
-        self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._wire = Wire(Access(server=access) if isinstance(access, str) else access, timeout)
+
+    @property
+    def access(self) -> Access:
+        return self._wire.access
+
+    @property
+    def server(self) -> str:
+        """The URL of the master that is asked first: the one that worked last."""
+        return self._wire.servers.current
 
     async def __aenter__(self) -> HttpClient:
-        self._open()
+        self._wire.session()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            headers = {"User-Agent": "k8slite"}
-            if authorization := self.access.authorization():
-                headers["Authorization"] = authorization
-            tls = self.access.tls()
-            connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True, limit=0)
-            self._session = aiohttp.ClientSession(
-                connector=connector, headers=headers, auto_decompress=True, trust_env=False
-            )
-            # aiohttp would repeat a PUT or DELETE whose answer was lost: a write that happened
-            # would then be reported as a conflict or as not found.
-            self._session._retry_connection = False
-        return self._session
-
     async def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        await self._wire.close()
+
+    def identify(self, certificate: bytes, key: bytes) -> None:
+        """Show this certificate (PEM) from the next connection on. Raises BadRequest."""
+        self._wire.identify(certificate, key)
 
     # --- plain requests ----------------------------------------------------------------------
 
@@ -131,32 +128,12 @@ class HttpClient:
         endless: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A successful response whose body is still to be read. Raises ApiError."""
-        read = method in ("GET", "HEAD")
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=_CONNECT_SECONDS,
-            sock_read=None if endless else self._timeout,
-        )
-        sent = {"Accept": accept, **(headers or {})}
-        if body is not None:
-            sent["Content-Type"] = content_type
-        try:
-            async with self._open().request(
-                method, self.url(path, query), data=body, headers=sent, timeout=timeout,
-                server_hostname=self.access.tls_name or None,
-            ) as response:  # fmt: skip
-                if response.status >= 400:
-                    raise _error(response, await response.read())
-                yield response
-        except aiohttp.ClientError as error:
-            raise self._lost(error, read=read, method=method, path=path) from None
-        except TimeoutError:
-            raise self._silent(read, method, path) from None
+        ask = Ask(method, path, tuple(query), body, content_type, accept, headers, endless)
+        async with self._wire.open(ask) as response:
+            yield response
 
     def url(self, path: str, query: Query = ()) -> URL:
-        pairs = list(query)
-        tail = f"?{urlencode(pairs)}" if pairs else ""
-        return URL(f"{self.access.url}{path}{tail}", encoded=True)
+        return url_of(self.server, path, query)
 
     async def request(
         self,
@@ -167,13 +144,19 @@ class HttpClient:
         body: bytes | None = None,
         content_type: str = JSON,
         accept: str = JSON,
+        again: bool = False,
     ) -> Answer:
-        """One request, one answer. Raises ApiError."""
-        async with self.open(
-            method, path, query=query, body=body, content_type=content_type, accept=accept
-        ) as response:
-            warnings = tuple(map(_warning, response.headers.getall("Warning", ())))
-            return Answer(response.status, await response.read(), warnings)
+        """One request, one answer. ``again``: a write that may happen twice. Raises ApiError."""
+        ask = Ask(method, path, tuple(query), body, content_type, accept, again=again)
+        failures: list[ApiError] = []
+        for server, hurried in self._wire.tries():
+            try:
+                async with self._wire.once(server, ask, hurried) as response:
+                    warnings = tuple(map(_warning, response.headers.getall("Warning", ())))
+                    return Answer(response.status, await response.read(), warnings)
+            except Elsewhere as gone:
+                failures.append(gone.error)
+        raise self._wire.failure(failures)
 
     async def pieces(self, path: str, query: Query = ()) -> AsyncIterator[bytes]:
         """The body of an endless GET (a followed log), piece by piece."""
@@ -181,9 +164,13 @@ class HttpClient:
             async for piece in response.content.iter_any():
                 yield piece
 
-    async def lines(self, path: str, query: Query = ()) -> AsyncIterator[bytes]:
-        """The lines of an endless GET (a watch)."""
-        async with self.open("GET", path, query=query, endless=True) as response:
+    async def lines(
+        self, path: str, query: Query = (), *, silence: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """The lines of an endless GET (a watch). Raises Unavailable after ``silence`` seconds
+        without a byte."""
+        ask = Ask("GET", path, tuple(query), endless=True, silence=silence)
+        async with self._wire.open(ask) as response:
             rest = bytearray()
             async for piece in response.content.iter_any():
                 *whole, tail = piece.split(b"\n")
@@ -200,65 +187,8 @@ class HttpClient:
         self, path: str, query: Query, protocols: tuple[str, ...]
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """A WebSocket. Raises ApiError."""
-        try:
-            async with self._open().ws_connect(
-                self.url(path, query), protocols=protocols, max_msg_size=MAX_LINE
-            ) as socket:
-                yield socket
-        except aiohttp.WSServerHandshakeError as error:
-            await self._ask_why(path, query, protocols)
-            raise Unavailable(f"{self.access.host} speaks no WebSocket: {error.message}") from None
-        except aiohttp.ClientError as error:
-            raise self._lost(error, read=True, method="GET", path=path) from None
-
-    async def _ask_why(self, path: str, query: Query, protocols: tuple[str, ...]) -> None:
-        """Ask for a WebSocket once more as an ordinary request: aiohttp drops the answer in which
-        the server says why there is none. Raises ApiError."""
-        headers = {
-            "Connection": "Upgrade",
-            "Upgrade": "websocket",
-            "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": "azhzbGl0ZS1hc2tzLXdoeQ==",
-            "Sec-WebSocket-Protocol": ", ".join(protocols),
-        }
-        async with self.open("GET", path, query=query, headers=headers) as response:
-            response.close()
-
-    def _lost(self, error: aiohttp.ClientError, *, read: bool, method: str, path: str) -> ApiError:
-        host = self.access.host
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return Unavailable(
-                f"the certificate of {host} is not trusted: {error.certificate_error}; give its "
-                "CA with --certificate-authority or in the kubeconfig"
-            )
-        if isinstance(error, aiohttp.ClientConnectorError):
-            reason = getattr(error.os_error, "strerror", None) or str(error.os_error)
-            if isinstance(error.os_error, ConnectionRefusedError):
-                return Unavailable(
-                    f"The connection to the server {host} was refused - did you specify the "
-                    "right host or port?"
-                )
-            if isinstance(error, aiohttp.ClientConnectorSSLError) or isinstance(
-                error.os_error, ssl.SSLError
-            ):
-                return Unavailable(f"no TLS with {host}: {reason}; is it an https server?")
-            return Unavailable(
-                f"Unable to connect to the server {host}: {reason} - did you specify the right "
-                "host or port?"
-            )
-        if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-            return Unavailable(f"{self.access.server!r} is no server; write http://HOST:PORT")
-        return self._silent(read, method, path)
-
-    def _silent(self, read: bool, method: str, path: str) -> ApiError:
-        host = self.access.host
-        if read:
-            hint = "" if self.access.url.startswith("https:") else ", as https:// if it is such"
-            return Unavailable(f"{host} ended the connection without an answer; try again{hint}")
-        return UnknownOutcome(
-            f"{host} gave no answer to {method} {path}: it may or may not have happened; look "
-            "before you try again"
-        )
+        async with self._wire.upgrade(path, query, protocols) as socket:
+            yield socket
 
     # --- client.base.Client ------------------------------------------------------------------
 
@@ -286,7 +216,7 @@ class HttpClient:
         query = [("watch", "true"), ("allowWatchBookmarks", "true"), *_selection(labels, fields)]
         if resource_version:
             query.append(("resourceVersion", resource_version))
-        async for line in self.lines(path_of(kind, namespace), query):
+        async for line in self.lines(path_of(kind, namespace), query, silence=SILENCE):
             frame = msgspec.json.decode(line, type=_Frame)
             if frame.type == "ERROR":
                 raise from_status(msgspec.json.decode(frame.object, type=Status))
@@ -351,7 +281,7 @@ class HttpClient:
 
     async def heartbeat(self, node: str) -> None:
         path = f"/api/v1/nodes/{quote(node, safe='')}/heartbeat"
-        await self.request("POST", path)
+        await self.request("POST", path, again=True)
 
 
 def _selection(labels: str, fields: str) -> list[tuple[str, str]]:
@@ -384,23 +314,3 @@ def _warning(header: str) -> str:
     _, quoted, text = header.partition('"')
     text = text.removesuffix('"') if quoted else header
     return text.replace('\\"', '"').replace("\\\\", "\\")
-
-
-def said_by_server(error: ApiError) -> bool:
-    """Did the server say so, or was it seen on this side?"""
-    return bool(getattr(error, "__notes__", ()))
-
-
-def _error(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
-    """The error that an answer stands for, be it a Status or some proxy's page."""
-    try:
-        status = msgspec.json.decode(body, type=Status)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        status = Status()
-    if status.kind != "Status" or not status.message:
-        text = " ".join(body[:300].decode("utf-8", "replace").split())
-        words = text or f"the server answered {response.status} {response.reason}"
-        status = Status(message=words, code=response.status)
-    error = from_status(msgspec.structs.replace(status, code=status.code or response.status))
-    error.add_note(f"said by {response.url.authority}")
-    return error

@@ -17,12 +17,16 @@ from typing import Any
 import yaml
 
 from k8slite.api.errors import BadRequest, NotFound
-from k8slite.client.access import DEFAULT_SERVER, Access
+from k8slite.client.access import DEFAULT_SERVER, Access, servers_of
 
 Raw = dict[str, Any]
 
 #: Section of the file → the name of an entry's body.
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
+
+#: Extension of a cluster's entry that lists every master: ``{"servers": [URL, …]}``. Other clients
+#: pass over it and use ``server`` alone.
+EXTENSION = "k8slite.io/servers"
 
 
 def paths(explicit: str, environment: Mapping[str, str]) -> list[Path]:
@@ -94,7 +98,8 @@ class Kubeconfig:
         user_name = wanted.user or context.get("user", "")
         cluster = self._named("clusters", cluster_name, strict=cluster_name)
         user = self._named("users", user_name, strict=user_name)
-        server = wanted.server or cluster.get("server", "") or DEFAULT_SERVER
+        known = servers(cluster)
+        server = wanted.server or ",".join(known) or DEFAULT_SERVER
         namespace = wanted.namespace or context.get("namespace", "") or "default"
         access = Access(
             server=server,
@@ -103,7 +108,7 @@ class Kubeconfig:
             tls_name=cluster.get("tls-server-name", ""),
         )
         # Credentials are for the server they were written for, unless they are given anew.
-        if wanted.server and wanted.server.rstrip("/") != cluster.get("server", "").rstrip("/"):
+        if wanted.server and not set(access.urls) <= set(known):
             user = {} if not wanted.user else user
         return self._identified(access, user, wanted), namespace
 
@@ -175,6 +180,26 @@ class Kubeconfig:
             if any(entry["name"] == name for entry in document.get(section) or ()):
                 return path
         return next(iter(self.documents))
+
+
+def servers(cluster: Raw) -> tuple[str, ...]:
+    """The masters of a cluster's entry: its ``server``, and whatever else our extension lists."""
+    named = [str(cluster.get("server") or "")]
+    for entry in cluster.get("extensions") or ():
+        if isinstance(entry, dict) and entry.get("name") == EXTENSION:
+            listed = (entry.get("extension") or {}).get("servers")
+            named += [str(server) for server in listed or ()]
+    return servers_of(",".join(named))
+
+
+def cluster_of(text: str) -> Raw:
+    """What to write down for ``text``, one server or several with commas between them."""
+    urls = text.split(",")
+    if len(urls) == 1:
+        return {"server": text, "extensions": None} if text else {}
+    listed = list(servers_of(text))
+    extension = {"name": EXTENSION, "extension": {"servers": listed}}
+    return {"server": listed[0], "extensions": [extension]}
 
 
 def _empty() -> Raw:

@@ -10,7 +10,6 @@ the secret with which nodes join) travels as one bundle: ``shared`` reads it, ``
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import secrets
@@ -20,7 +19,6 @@ from pathlib import Path
 
 import msgspec
 import structlog
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -38,6 +36,7 @@ from k8slite.pki.authority import (
     load_key,
     names_of,
 )
+from k8slite.pki.kubeconfig import kubeconfig
 
 __all__ = ["MASTERS", "NODES", "Pki", "PkiError", "SERVICE_NAMES"]
 
@@ -252,34 +251,17 @@ class Pki:
         context.load_cert_chain(self.certificate(name), self.key(name))
         return context
 
-    def write_kubeconfig(self, server: str) -> None:
-        """``admin.kubeconfig``: everything that a client needs, in one file of mode 0600."""
-
-        def embedded(path: Path) -> str:
-            return base64.b64encode(path.read_bytes()).decode()
-
-        cluster = {
-            "server": server,
-            "certificate-authority-data": embedded(self.certificate("ca")),
-        }
-        user = {
-            "client-certificate-data": embedded(self.certificate("admin")),
-            "client-key-data": embedded(self.key("admin")),
-        }
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "k8slite", "cluster": cluster}],
-            "users": [{"name": "admin", "user": user}],
-            "contexts": [{"name": "k8slite", "context": {"cluster": "k8slite", "user": "admin"}}],
-            "current-context": "k8slite",
-        }
-        text = yaml.safe_dump(document, sort_keys=False).encode()
-        with contextlib.suppress(OSError):
-            if self.kubeconfig.read_bytes() == text:
-                os.chmod(self.kubeconfig, 0o600)
-                return
-        write(self.kubeconfig, text)
+    def write_kubeconfig(self, *servers: str) -> None:
+        """``admin.kubeconfig``: everything that a client needs, in one file of mode 0600.
+        ``servers`` are the URLs of the masters, the nearest first."""
+        text = kubeconfig(
+            servers,
+            self.certificate("ca").read_bytes(),
+            self.certificate("admin").read_bytes(),
+            self.key("admin").read_bytes(),
+        )
+        _replace(self.kubeconfig, text.decode())
+        os.chmod(self.kubeconfig, 0o600)
 
 
 def new_secret() -> str:

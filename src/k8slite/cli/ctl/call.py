@@ -45,7 +45,10 @@ def _option(*names: str, help: str, **more: Any) -> Any:
 
 
 def _globals(
-    server: Annotated[str, _option("--server", "-s", help="http://HOST:PORT")] = "",
+    server: Annotated[
+        list[str] | None,
+        _option("--server", "-s", help="http://HOST:PORT; several masters with commas."),
+    ] = None,
     namespace: Annotated[
         str, _option("--namespace", "-n", help="Namespace.", autocompletion=namespaces)
     ] = "",
@@ -75,7 +78,7 @@ def _globals(
 ) -> Globals:
     """Flags by their names → ``Globals``."""
     wanted = Wanted(
-        server=server,
+        server=",".join(server or ()),
         context=context,
         cluster=cluster,
         user=user,

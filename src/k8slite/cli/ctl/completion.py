@@ -64,7 +64,8 @@ def _names(context: typer.Context, kind: Any) -> Iterable[str]:
 
     def flag(name: str) -> str:
         outer = context.parent.params if context.parent else {}
-        return str(context.params.get(name) or outer.get(name) or "")
+        found = context.params.get(name) or outer.get(name) or ""
+        return ",".join(found) if isinstance(found, list | tuple) else str(found)
 
     async def ask() -> list[str]:
         wanted = Wanted(server=flag("server"), namespace=flag("namespace"), context=flag("context"))

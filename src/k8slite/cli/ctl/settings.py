@@ -14,7 +14,7 @@ from k8slite.api import jsonpath, printing
 from k8slite.api.errors import ApiError, BadRequest, NotFound
 from k8slite.cli.ctl.call import Globals, line_of
 from k8slite.client import kubeconfig
-from k8slite.client.kubeconfig import SECTIONS, Kubeconfig
+from k8slite.client.kubeconfig import SECTIONS, Kubeconfig, cluster_of
 
 Raw = dict[str, Any]
 
@@ -132,7 +132,9 @@ def use_context(context: typer.Context, name: Name, kubeconfig: File = "") -> No
 def set_cluster(
     context: typer.Context,
     name: Name,
-    server: Annotated[str, typer.Option("--server", "-s", help="http://HOST:PORT")] = "",
+    server: Annotated[
+        str, typer.Option("--server", "-s", help="http://HOST:PORT; several masters with commas.")
+    ] = "",
     certificate_authority: Annotated[str, typer.Option(help="PEM file of its CA.")] = "",
     insecure_skip_tls_verify: Annotated[bool, typer.Option(help="Trust any server.")] = False,
     tls_server_name: Annotated[str, typer.Option(help="Name in its certificate.")] = "",
@@ -140,7 +142,7 @@ def set_cluster(
     kubeconfig: File = "",
 ) -> None:
     """Write down a server."""
-    body: Raw = {"server": server, "tls-server-name": tls_server_name}
+    body: Raw = {**cluster_of(server), "tls-server-name": tls_server_name}
     if insecure_skip_tls_verify:
         body["insecure-skip-tls-verify"] = True
     with _File(context) as file:

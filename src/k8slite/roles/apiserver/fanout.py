@@ -12,7 +12,7 @@ it. A watcher that lags by more than its bound is dropped, and nobody waits for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 #: Events that wait for a watcher which is still being sent its beginning.
 PENDING = 10_000
+#: Watchers that are sent a bookmark in one go.
+_PORTION = 256
 
 #: What a question is pinned to: ("ns", x), ("name", x), ("node", x) or () for nothing.
 Anchor = tuple[str, ...]
@@ -236,6 +238,7 @@ class KindFanout:
 
     def leave(self, watcher: Watcher) -> None:
         group = watcher.group
+        watcher.bookmarks = False
         group.watchers.pop(id(watcher), None)
         if not group.watchers:
             anchor = self._anchor(group.selection)
@@ -276,9 +279,17 @@ class Fanout:
 
     def bookmark(self) -> None:
         """Send a bookmark to every live watcher that asked for them."""
-        for fanout in self._kinds.values():
-            fanout.flush()
-            revision = self._cache.revision
-            for watcher in fanout.watchers:
-                if watcher.bookmarks and watcher.live:
-                    watcher.offer(watcher.group.bookmark(revision))
+        for _ in self.bookmarks():
+            pass
+
+    def bookmarks(self) -> Iterator[None]:
+        """The same, in portions between which others may run."""
+        for fanout in tuple(self._kinds.values()):
+            watchers = list(fanout.watchers)
+            for start in range(0, len(watchers), _PORTION):
+                fanout.flush()  # a bookmark covers everything sent before it
+                revision = self._cache.revision
+                for watcher in watchers[start : start + _PORTION]:
+                    if watcher.bookmarks and watcher.live:
+                        watcher.offer(watcher.group.bookmark(revision))
+                yield

@@ -35,8 +35,9 @@ log = structlog.get_logger()
 #: Bytes that may wait for a watcher beyond what the kernel holds.
 BACKLOG = 1 << 20
 
-#: Seconds between bookmarks, and how long a version from the future is waited for.
-BOOKMARK_EVERY = 60.0
+#: Seconds between bookmarks, which are also a watch's sign of life (``client.http.SILENCE``), and
+#: how long a version from the future is waited for.
+BOOKMARK_EVERY = 10.0
 FUTURE_WAIT = 3.0
 
 #: A watch without timeoutSeconds ends after one to two times this, so that clients spread out.
@@ -213,7 +214,8 @@ class Watches:
         """Send bookmarks until cancelled."""
         while True:
             await self._clock.sleep(BOOKMARK_EVERY)
-            self.fanout.bookmark()
+            for _ in self.fanout.bookmarks():
+                await self._clock.sleep(0)
 
     async def serve(self, request: BaseRequest, target: Target, form: Form) -> web.StreamResponse:
         """Answer one watch request. Raises ApiError before the first byte only."""
