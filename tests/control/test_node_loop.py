@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from control_plane import Plane, controller, pod, simulate
 
 from k8slite.api.kinds import NODE, POD
@@ -72,6 +73,23 @@ def test_pods_move_away_after_the_eviction_time_out() -> None:
         await plane.until(lambda: standing(plane, "n2") + standing(plane, "n3") == 6, 20)
         assert standing(plane, "n1") == 0
         await plane.until(lambda: len(plane.events("NodeControllerEviction")) == 2)
+
+    simulate(play)
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_no_jump_of_the_clock_moves_an_eviction(jump: float) -> None:
+    async def play(plane: Plane) -> None:
+        plane.start(plane.controllers().run())
+        for name in ("n1", "n2"):
+            await plane.add_node(name)
+        plane.start(plane.beat("n2"))
+        await plane.run_pod(await plane.client.create(pod("p")), "10.0.0.1", "n1")
+        await plane.until(lambda: status_of(plane, "n1") == "Unknown")
+        plane.clock.epoch += jump
+        await plane.quiet(295)
+        assert standing(plane, "n1") == 1
+        await plane.until(lambda: standing(plane, "n1") == 0, 20)
 
     simulate(play)
 

@@ -40,6 +40,7 @@ class NodeLoop(Controller[str]):
         self._seen_alive: set[str] = set()
         self._pace = nodehealth.Pace()
         self._evicting: dict[str, float] = {}  # node → the outage (its start) a token was paid for
+        self._outages: dict[str, tuple[float, float]] = {}  # node → its start, in both times
 
     def subscribe(self) -> Iterable[Unsubscribe]:
         self._pace = nodehealth.Pace(at=self.clock.monotonic())
@@ -111,10 +112,12 @@ class NodeLoop(Controller[str]):
         name, since = node.metadata.name, nodehealth.unhealthy_since(node)
         if since is None:
             self._evicting.pop(name, None)
+            self._outages.pop(name, None)
             return
         pods = self._pods.by_index(_NODE, name)
         timeout = self.settings.eviction_timeout
-        due, next_in = nodehealth.evictions(node, pods, self.clock.now(), timeout)
+        now = since + self._lasted(name, since)
+        due, next_in = nodehealth.evictions(node, pods, now, timeout)
         if due and self._evicting.get(name) != since:
             wait = self._take_token()
             if wait != 0:
@@ -126,6 +129,19 @@ class NodeLoop(Controller[str]):
             self.queue.add_after(name, next_in)
         if errors:
             raise errors[0]
+
+    def _lasted(self, name: str, since: float) -> float:
+        """For how many seconds the node has been unhealthy.
+
+        Stamps are only believed at first sight, from another master's time as it may be: from
+        then on no jump of the clock makes an outage longer or shorter.
+        """
+        monotonic = self.clock.monotonic()
+        known = self._outages.get(name)
+        if known is None or known[0] != since:
+            passed = min(max(0.0, self.clock.now() - since), self.settings.eviction_timeout)
+            known = self._outages[name] = since, monotonic - passed
+        return monotonic - known[1]
 
     def _take_token(self) -> float | None:
         nodes = list(self._nodes.items())
