@@ -169,7 +169,7 @@ def test_what_a_deposed_leader_still_sends_is_refused_by_the_store() -> None:
         first, second = Master(plane, "first"), Master(plane, "second")
         task = plane.start(first.run())
         await plane.until(lambda: first.leading)
-        stale = Fence(first.fences[0].key, first.fences[0]._revision)  # it knows of no loss yet
+        stale = Fence(first.fences[0].key, first.fences[0].revision)  # it knows of no loss yet
         client = LocalClient(plane.registry.fenced(stale), plane.leases)
         await client.create(pod("while-it-leads"))
         await stop(task)

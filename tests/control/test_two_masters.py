@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from control_plane import Plane, pod, simulate
+from control_plane import Plane, Slow, controller, pod, simulate
 
 from k8slite.api.errors import ApiError, Forbidden, Invalid
 from k8slite.api.kinds import NAMESPACE, POD, RESOURCE_QUOTA, SCHEME, SERVICE
@@ -18,10 +18,14 @@ from k8slite.api.kinds.namespace.types import Namespace
 from k8slite.api.kinds.resourcequota.types import ResourceQuota, ResourceQuotaSpec
 from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
 from k8slite.api.meta import ObjectMeta
+from k8slite.client.informer import CacheInformers
+from k8slite.kit.tasks import stop
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.local import LocalClient
 from k8slite.roles.apiserver.registry import Registry
+from k8slite.roles.controllers import Controllers
+from k8slite.roles.election import Election
 from k8slite.store.base import StoreEvent
 from k8slite.store.cache import WatchCache
 
@@ -47,19 +51,52 @@ class LateNews:
                 yield events
 
 
-async def another_master(plane: Plane, seconds: float) -> LocalClient:
-    """A registry with a cache of its own on the plane's store."""
-    store: Any = LateNews(plane, seconds)
-    cache = WatchCache(store, SCHEME, plane.clock)
-    plane.start(cache.run())
-    await cache.wait_ready()
-    chain = admission.chain(plane.settings.admission_control, cache)
-    registry = Registry(store, cache, SCHEME, plane.clock, plane.settings, chain)
-    return LocalClient(registry, Holders(store, cache, "nodes", plane.settings.node_grace))
+class Master:
+    """A registry with a cache of its own on the plane's store, whose news are late."""
+
+    def __init__(self, plane: Plane, identity: str, seconds: float) -> None:
+        self.plane = plane
+        self.store: Any = LateNews(plane, seconds)
+        self.cache = WatchCache(self.store, SCHEME, plane.clock)
+        chain = admission.chain(plane.settings.admission_control, self.cache)
+        self.registry = Registry(self.store, self.cache, SCHEME, plane.clock, plane.settings, chain)
+        self.nodes = Holders(self.store, self.cache, "nodes", plane.settings.node_grace)
+        self.client = LocalClient(self.registry, self.nodes)
+        self.election = Election(self.store, self.cache, plane.clock, identity)
+        self.leads = False
+
+    async def start(self) -> None:
+        self.plane.start(self.cache.run())
+        await self.cache.wait_ready()
+
+    async def run(self) -> None:
+        """Stand for election until killed."""
+        await self.election.run(self._lead)
+
+    async def _lead(self) -> None:
+        assert self.election.fence is not None
+        fenced = LocalClient(self.registry.fenced(self.election.fence), self.nodes)
+        client: Any = Slow(fenced, self.plane.clock, 0.2)
+        self.leads = True
+        try:
+            controllers = Controllers(
+                client, CacheInformers(self.cache), self.plane.recorder, self.plane.clock,
+                self.plane.settings, self.nodes,
+            )  # fmt: skip
+            await controllers.run()
+        finally:
+            self.leads = False
+
+
+async def some_masters(plane: Plane) -> list[Master]:
+    found = [Master(plane, f"m{number}", number * 0.5) for number in range(MASTERS)]
+    for master in found:
+        await master.start()
+    return found
 
 
 async def masters(plane: Plane) -> list[LocalClient]:
-    return [await another_master(plane, number * 0.5) for number in range(MASTERS)]
+    return [master.client for master in await some_masters(plane)]
 
 
 async def at_once(*calls: Awaitable[Any]) -> Counter[str]:
@@ -168,3 +205,27 @@ def test_who_writes_at_one_master_may_go_on_at_another() -> None:
         assert made.metadata.labels == {"round": "29"}
 
     simulate(play)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_new_leader_does_nothing_twice(seed: int) -> None:
+    """However late its news are: it begins with all that the leader before had written."""
+
+    async def play(plane: Plane) -> None:
+        rng = plane.clock.rng
+        born: set[str] = set()
+        plane.informers.of(POD).subscribe(lambda old, new: born.add((new or old).metadata.uid))
+        found = await some_masters(plane)
+        tasks = [plane.start(master.run()) for master in found]
+        await plane.client.create(controller(40))
+        for _ in range(4):
+            await plane.until(lambda: any(master.leads for master in found))
+            await plane.clock.sleep(rng.random() * 0.2)
+            leader = next(number for number, master in enumerate(found) if master.leads)
+            await stop(tasks[leader])
+            tasks[leader] = plane.start(found[leader].run())
+        await plane.until(lambda: len(plane.pods()) == 40)
+        await plane.quiet(60)
+        assert len(born) == 40
+
+    simulate(play, seed=seed)

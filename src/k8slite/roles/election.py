@@ -57,14 +57,15 @@ class Fence:
 
     def __init__(self, key: str, revision: int) -> None:
         self.key = key
-        self._revision = revision
+        #: Whatever earlier leaders wrote, they wrote before this revision.
+        self.revision = revision
         self.fallen = False
 
     def op(self) -> Op:
         """The compare that makes a transaction part of this term. Raises Unavailable."""
         if self.fallen:
             raise Unavailable("this master does not lead any more", retry_after=1)
-        return Check(self.key, self._revision)
+        return Check(self.key, self.revision)
 
 
 class Election:
@@ -92,6 +93,7 @@ class Election:
         self.leader = ""
         #: Of the present term; None when another master leads.
         self.fence: Fence | None = None
+        self._cache = cache
         cache.watch_prefix(self._key, self._on_event)
 
     def _on_event(self, event: StoreEvent) -> None:
@@ -140,7 +142,7 @@ class Election:
         log.info("leads", role="election", identity=self._identity)
         try:
             async with asyncio.TaskGroup() as term:
-                term.create_task(forever("lead", _awaited(lead)), name="lead")
+                term.create_task(forever("lead", self._lead(fence, lead)), name="lead")
                 term.create_task(self._keep(lease, sent), name="lead-lease")
         except* Deposed as lost:
             log.warning("leads no more", role="election", reason=str(lost.exceptions[0]))
@@ -148,6 +150,11 @@ class Election:
             fence.fallen = True
             self.fence = None
             await self._step_down(lease)
+
+    async def _lead(self, fence: Fence, lead: Lead) -> None:
+        """Begin with the last word of the leader before, or its work would be done twice."""
+        await self._cache.wait_for(fence.revision)
+        await lead()
 
     async def _keep(self, lease: int, renewed: float) -> None:
         """Give signs of life. Raises Deposed once nobody can be sure that we lead."""
@@ -174,10 +181,6 @@ class Election:
                 await self._store.revoke(lease)
         except (StoreError, TimeoutError) as error:
             log.info("lease left to end", role="election", reason=str(error))
-
-
-async def _awaited(lead: Lead) -> None:
-    await lead()
 
 
 def _holder(value: bytes) -> str:
