@@ -89,7 +89,7 @@ class Master:
 
 
 async def some_masters(plane: Plane) -> list[Master]:
-    found = [Master(plane, f"m{number}", number * 0.5) for number in range(MASTERS)]
+    found = [Master(plane, f"m{number}", 1.0) for number in range(MASTERS)]
     for master in found:
         await master.start()
     return found
@@ -220,7 +220,7 @@ def test_a_new_leader_does_nothing_twice(seed: int) -> None:
         await plane.client.create(controller(40))
         for _ in range(4):
             await plane.until(lambda: any(master.leads for master in found))
-            await plane.clock.sleep(rng.random() * 0.2)
+            await plane.clock.sleep(rng.random())
             leader = next(number for number, master in enumerate(found) if master.leads)
             await stop(tasks[leader])
             tasks[leader] = plane.start(found[leader].run())
