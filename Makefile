@@ -6,7 +6,7 @@ DATA_DIR ?= /var/lib/k8slite
 UP_FLAGS ?=
 DOWN_FLAGS ?=
 
-.PHONY: help up down test check bench images lock
+.PHONY: help up down test check bench lab lab-shell images lock
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,6 +32,13 @@ check: $(VENV)/tested ## types, style, and the laws of the rooms
 bench: $(VENV)/tested ## measure what docs and README quote, each figure beside its peer
 	@./prepare host test
 	@$(SUDO) $(VENV)/bin/python -m bench $(BENCH)
+
+lab: $(VENV)/tested ## three bare hosts and conf, as in the article; `make lab-shell HOST=node1` beside it
+	@./prepare host test
+	@$(SUDO) $(VENV)/bin/python -m tests.lab
+
+lab-shell:
+	@$(SUDO) $(VENV)/bin/python -m tests.lab shell $(HOST)
 
 images: ## busybox and nginx from Debian packages, without a registry
 	@$(SUDO) examples/images/build.sh

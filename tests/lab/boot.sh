@@ -1,11 +1,11 @@
 #!/bin/bash
 # The first process of a host of the lab: makes the machine's view, then is its init.
 #
-#   boot.sh DIR NAME CGROUP [BIND...]
+#   boot.sh DIR NAME CGROUP [FROM:TO...]
 #
 # Runs in namespaces of its own (net, mount, uts, ipc, pid). DIR holds what root.py prepared: root,
 # and an upper and a work folder for /usr and for /etc. CGROUP is the host's group in every hierarchy.
-# BINDs are folders of the machine that this host shares.
+# FROM:TO is a folder of the machine that this host shares, or the image of a disk of its own.
 set -euo pipefail
 
 if [ "${1:-}" != inside ]; then
@@ -68,9 +68,10 @@ else
     done </proc/self/cgroup
 fi
 
-for shared in "$@"; do # as FROM:TO
-    mkdir -p "$root${shared#*:}"
-    mount --bind "${shared%%:*}" "$root${shared#*:}"
+for shared in "$@"; do # as FROM:TO, a folder of the machine or a disk's image
+    from=${shared%%:*} to=$root${shared#*:}
+    mkdir -p "$to"
+    if [ -d "$from" ]; then mount --bind "$from" "$to"; else mount -o loop "$from" "$to"; fi
 done
 
 mkdir -p "$root/.machine"

@@ -10,5 +10,5 @@ from tests.lab.lab import Lab, lab
 
 @pytest.fixture(scope="package")
 def machines() -> Iterator[Lab]:
-    with lab(sudo_asks=("node2",)) as made:
+    with lab(sudo_asks=("node2",), disks={"node3": {"/var/lib/small": 16}}) as made:
         yield made

@@ -1,259 +1,177 @@
-"""A host of the lab: namespaces, a root of its own, sshd and Docker as on a real machine."""
+"""A machine that things happen to: each verb has another that undoes exactly what it did."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import shutil
+import re
 import signal
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.lab.network import Namespace, Switch
-from tests.lab.root import Build, prepare
+from tests.lab.machine import Machine
+from tests.lab.site import ROOT
 
-_BOOT = str(Path(__file__).with_name("boot.sh"))
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PR_SET_PDEATHSIG = 1
-_CGROUPS = Path("/sys/fs/cgroup")
+#: Part → its command line.
+PARTS = {
+    "agent": re.compile(r"^(?!\S*sh )\S.*\bk8slite\b.* agent( |$)"),
+    "etcd": re.compile(r"^(\S*/)?etcd( |$)"),
+    "dockerd": re.compile(r"^(\S*/)?dockerd( |$)"),
+    "sshd": re.compile(r"^sshd: \S*sshd .listener"),
+}
+#: Part → the script that starts it where it was installed.
+_SCRIPTS = {"agent": "k8slite", "etcd": "k8slite-etcd", "dockerd": "docker", "sshd": "ssh"}
+_FILLER = ".filler"
+_CLOCK = "/etc/faketimerc"
 
 
-@dataclass(frozen=True)
-class Service:
-    """A daemon that the test itself runs on a host; started again when the host boots."""
+class Host(Machine):
+    """One machine of the lab, with its verbs."""
 
-    words: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._frozen: dict[str, list[int]] = {}
+        self._relay: subprocess.Popen[bytes] | None = None
 
+    # -- parts
 
-class Host:
-    """One machine; ``directory`` is its disk, ``switch`` what its cable leads to.
+    def pids(self, part: str) -> list[int]:
+        """The part's processes, as the machine numbers them."""
+        return [pid for pid, line in self.processes().items() if PARTS[part].search(line)]
 
-    ``power_on`` returns at once; ``wait_booted`` when sshd listens and Docker answers.
-    """
+    def freeze(self, part: str) -> None:
+        """Stop the part and all that it started, where they stand."""
+        assert part not in self._frozen, f"{part} is frozen already"
+        tree = _descendants(self.pids(part), set(self.processes()))
+        assert tree, f"no {part} runs on {self.name}"
+        self._frozen[part] = tree
+        _signal(tree, signal.SIGSTOP)
 
-    def __init__(
-        self,
-        switch: Switch,
-        directory: Path,
-        address: str,
-        build: Build,
-        *,
-        shares: Sequence[Path] = (),
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self.switch = switch
-        self.directory = directory
-        self.address = address
-        self.build = build
-        self.name = build.name
-        self.namespace = Namespace(build.name)
-        self.port = ""  # the switch's end of the cable
-        self.services: dict[str, Service] = {}
-        self._shares = shares
-        self._environment = dict(environment or {})
-        self._init: subprocess.Popen[bytes] | None = None
-        self._pid = 0
+    def thaw(self, part: str) -> None:
+        _signal(self._frozen.pop(part), signal.SIGCONT)
 
-    # -- life
+    def kill(self, part: str) -> None:
+        """``kill -9``; what the part started goes on."""
+        pids = self.pids(part)
+        assert pids, f"no {part} runs on {self.name}"
+        _signal(pids, signal.SIGKILL)
+        self.until(lambda: not set(pids) & set(self.pids(part)), f"lost its {part}")
 
-    def prepare(self) -> None:
-        self.directory.mkdir(parents=True)
-        prepare(self.directory, self.build)
+    def start(self, part: str) -> None:
+        """Start a part again that was killed."""
+        if part in self.services:
+            self.start_service(part)
+        else:
+            self.run(f"/etc/init.d/{_SCRIPTS[part]}", "start")
+        if part == "dockerd":
+            self.until(self.docker_answers, "has Docker running")
 
-    def power_on(self) -> None:
-        """Plug in and boot. Dies with the process (and the thread) that calls it."""
-        self.namespace.__enter__()
-        self.port = self.switch.connect(self.namespace, f"{self.address}/24")
-        for hierarchy in _hierarchies():
-            _make_group(hierarchy / self.namespace.name)
-        with (self.directory / "console.log").open("ab") as console:
-            self._init = subprocess.Popen(
-                [
-                    *("nsenter", f"--net={self.namespace.path}"),
-                    *("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"),
-                    *(_BOOT, str(self.directory), self.name, self.namespace.name),
-                    *(f"{path}:{path}" for path in self._shares),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        self._pid = 0
+    def restart_docker(self) -> None:
+        self.run("/etc/init.d/docker", "restart")
+        self.until(self.docker_answers, "has Docker running")
+
+    def reboot(self) -> None:
+        """As if the power failed for a moment: everything ends at once, then it boots."""
+        self._frozen.clear()
+        self.fast()
+        self.power_off()
+        self.power_on()
+        self.wait_booted()
 
     def power_off(self) -> None:
-        """Everything that runs here ends at once, nothing is told; the disk stays."""
-        if self._init is not None:
-            # The first process takes its whole namespace along, and unshare has waited for it.
-            with contextlib.suppress(ProcessLookupError, AssertionError, FileNotFoundError):
-                os.kill(self.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._init.wait(10)
-            self._init.kill()  # it never got as far, or does not end: --kill-child
-            self._init.wait()
-            self._init = None
-        self._pid = 0
-        if not Path(self.namespace.path).exists():
-            return
-        for hierarchy in _hierarchies():
-            _remove_group(hierarchy / self.namespace.name)
-        self.namespace.__exit__(None, None, None)
+        self.fast()
+        super().power_off()
 
-    def remove(self) -> None:
-        self.power_off()
-        shutil.rmtree(self.directory, ignore_errors=True)
+    # -- the cable
 
-    def wait_booted(self, seconds: float = 90) -> None:
-        self.until(lambda: self.path("/run/booted").exists(), "boots", seconds)
-        if self.build.docker:
-            self.until(self.docker_answers, "has Docker running", seconds)
-        for name in self.services:
-            self.start(name)
+    def cut(self) -> None:
+        """Pull the cable out of the switch."""
+        self.switch.ip("link", "set", self.port, "down")
 
-    def until(self, condition: Any, what: str, seconds: float = 30) -> None:
-        """Wait for a condition; fails with what this host did not do in time."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if self._init is not None and self._init.poll() is not None:
-                console = (self.directory / "console.log").read_text(errors="replace")
-                raise AssertionError(f"{self.name} is down; its console:\n{console[-2000:]}")
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{self.name}: not within {seconds:g} s that it {what}")
-            time.sleep(0.05)
+    def heal(self) -> None:
+        self.switch.ip("link", "set", self.port, "up")
 
-    # -- inside
-
-    @property
-    def pid(self) -> int:
-        """The pid, on the machine, of this host's first process."""
-        if not self._pid:
-            assert self._init is not None, f"{self.name} is off"
-            children = Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children")
-            deadline = time.monotonic() + 10
-            while not (words := children.read_text().split()):
-                assert time.monotonic() < deadline, f"{self.name} has no first process"
-                time.sleep(0.01)
-            self._pid = int(words[0])
-        return self._pid
-
-    def path(self, inside: str) -> Path:
-        """The machine's path of a file of this host."""
-        return Path(f"/proc/{self.pid}/root{inside}")
-
-    def inside(self, *words: str) -> list[str]:
-        """The command line that runs ``words`` in here, as root."""
-        environment = {
-            "PATH": _PATH,
-            "HOME": "/root",
-            "LANG": "C.UTF-8",
-            **self._environment,
-        }
-        return [
-            *("nsenter", "--target", str(self.pid), "--all", "--wd=/"),
-            *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
-            *words,
-        ]
-
-    def run(self, *words: str, check: bool = True, **options: Any) -> str:
-        """Run a command to its end; its output. A failure shows the command's own words."""
-        options.setdefault("timeout", 300)
-        done = subprocess.run(
-            self.inside(*words), capture_output=True, text=True, check=False, **options
+    def slow(self, delay: float = 0.0, loss: float = 0.0, rate: float = 0.0) -> None:
+        """A bad cable, in each direction: ``delay`` in seconds, ``loss`` from 0 to 1, ``rate`` in
+        bytes a second (0: as fast as it goes)."""
+        assert self._relay is None, f"{self.name}'s cable is slow already"
+        near, far = f"{self.port}-near", f"{self.port}-far"
+        self.switch.ip("link", "add", near, "type", "veth", "peer", "name", far)
+        self.switch.ip("link", "set", far, "master", "lan", "up")
+        self.switch.ip("link", "set", near, "up")
+        self.switch.ip("link", "set", self.port, "nomaster")
+        numbers = (str(delay), str(loss), str(rate))
+        log = self.directory / "cable.log"
+        self._relay = self.switch.start(
+            *(sys.executable, "-m", "tests.lab.slow_cable", self.port, near, *numbers),
+            log=log,
+            cwd=ROOT,
         )
-        if check and done.returncode:
-            raise AssertionError(
-                f"{self.name}: {' '.join(words)} exited {done.returncode}\n"
-                f"{done.stdout}\n{done.stderr}"
-            )
-        return done.stdout
+        self.until(lambda: "ready" in log.read_text(), "has a slow cable")
 
-    def sh(self, line: str, check: bool = True, **options: Any) -> str:
-        return self.run("sh", "-c", line, check=check, **options)
+    def fast(self) -> None:
+        """The good cable again."""
+        if self._relay is None:
+            return
+        self._relay.kill()
+        self._relay.wait()
+        self._relay = None
+        (self.directory / "cable.log").unlink()
+        self.switch.ip("link", "set", self.port, "master", "lan")
+        self.switch.ip("link", "delete", f"{self.port}-near")
 
-    def processes(self) -> dict[int, str]:
-        """pid (on the machine) → command line of what runs here; containers are not included."""
-        mine = os.readlink(f"/proc/{self.pid}/ns/pid")
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if os.readlink(folder / "ns/pid") == mine:
-                    words = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-                    found[int(folder.name)] = b" ".join(words).decode(errors="replace")
-        return found
+    # -- disk and clock
 
-    # -- Docker
+    def fill_disk(self, folder: str) -> None:
+        """Leave no byte free on the disk of this folder, which is one of ``disks``."""
+        assert folder in self.disks, f"{folder} is no disk of its own"
+        with self.path(f"{folder}/{_FILLER}").open("wb", buffering=0) as file:
+            for size in (1 << 20, 1 << 12, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"\0" * size)
+
+    def free_disk(self, folder: str) -> None:
+        self.path(f"{folder}/{_FILLER}").unlink()
 
     @property
-    def docker_url(self) -> str:
-        """Docker's socket as the machine reaches it."""
-        return f"unix://{self.path('/run/docker.sock')}"
+    def own_clock(self) -> dict[str, str]:
+        """Environment of a daemon that is to live by this host's clock (and not by the machine's).
 
-    def docker_answers(self) -> bool:
-        return not subprocess.run(
-            ["docker", "-H", self.docker_url, "version"], capture_output=True, check=False
-        ).returncode
+        Only the time of day can jump; monotonic time goes on, as it does on a real machine.
+        """
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not self.path(_CLOCK).exists():
+            self.jump_clock(0)
+        return {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": _CLOCK,
+            "FAKETIME_CACHE_DURATION": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
 
-    def docker(self, *words: str) -> str:
-        return self.run("docker", *words).strip()
-
-    # -- daemons of the test's own
-
-    def serve(self, name: str, *words: str, **environment: str) -> None:
-        """Run a daemon, its output in /var/log/NAME.log; it comes back when the host boots."""
-        self.services[name] = Service(words, environment)
-        self.start(name)
-
-    def start(self, name: str) -> None:
-        service = self.services[name]
-        with self.path(f"/var/log/{name}.log").open("ab") as log:
-            subprocess.run(
-                self.inside(
-                    *("env", *(f"{key}={value}" for key, value in service.environment.items())),
-                    *("setsid", "--fork", *service.words),
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                check=True,
-            )
-
-    def log(self, name: str) -> str:
-        path = self.path(f"/var/log/{name}.log")
-        return path.read_text(errors="replace") if path.exists() else ""
+    def jump_clock(self, seconds: float) -> None:
+        """Put the time of day this far from the machine's, within a second; 0 puts it right."""
+        part = self.path(f"{_CLOCK}.part")
+        part.write_text(f"{seconds:+g}\n")
+        part.replace(self.path(_CLOCK))
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _signal(pids: Sequence[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
-def _hierarchies() -> list[Path]:
-    """The root of every cgroup hierarchy of the machine."""
-    if (_CGROUPS / "cgroup.procs").exists():
-        return [_CGROUPS]
-    return [path for path in _CGROUPS.iterdir() if (path / "cgroup.procs").exists()]
-
-
-def _make_group(group: Path) -> None:
-    group.mkdir()
-    for name in ("cpuset.cpus", "cpuset.mems"):  # a new group of version 1 has neither
-        if (group / name).exists() and not (group / name).read_text().strip():
-            (group / name).write_text((group.parent / name).read_text())
-
-
-def _remove_group(group: Path) -> None:
-    """Remove a group and those below it; their last processes may take a moment to be gone."""
-    deadline = time.monotonic() + 10
-    while group.exists():
-        for folder, _, _ in os.walk(group, topdown=False):
+def _descendants(pids: list[int], within: set[int]) -> list[int]:
+    """The processes and those they started, parents first."""
+    found = list(pids)
+    for pid in found:
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                os.rmdir(folder)
-        if group.exists():
-            assert time.monotonic() < deadline, f"{group} still holds processes"
-            time.sleep(0.02)
+                born = (int(word) for word in children.read_text().split())
+                found.extend(child for child in born if child in within and child not in found)
+    return found

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from tests.lab.host import Host
-from tests.lab.network import Switch
+from tests.lab.machine import remove_groups
+from tests.lab.network import Namespace, Switch
 from tests.lab.root import Build, host_key, keygen
 from tests.lab.site import ROOT, build_images
 
 IMAGES = ROOT / ".k8slite" / "images"
+_PREFIX = "k8slab-"
+_OWNER = "owner"  # locked while the lab lives; names its namespaces
 ADDRESSES = {
     "node1": "192.168.0.10",
     "node2": "192.168.0.11",
@@ -52,16 +57,26 @@ def _shares() -> list[Path]:
 
 
 @contextmanager
-def lab(*, images: bool = True, sudo_asks: tuple[str, ...] = (), nodes: int = 3) -> Iterator[Lab]:
+def lab(
+    *,
+    images: bool = True,
+    sudo_asks: tuple[str, ...] = (),
+    nodes: int = 3,
+    disks: Mapping[str, Mapping[str, int]] | None = None,
+) -> Iterator[Lab]:
     """Boot the machines; they are ready when this is entered and gone when it is left.
 
     ``sudo_asks``: names of the nodes on which sudo wants core's password (root.PASSWORD).
+    ``disks``: node → folder → MiB, where a folder is to be a disk of its own.
     """
-    directory = Path(tempfile.mkdtemp(prefix="k8slab-"))
+    sweep()
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     names = [*list(ADDRESSES)[:nodes], "conf"]
     addresses = {name: ADDRESSES[name] for name in names}
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        mine = stack.enter_context((directory / _OWNER).open("w"))
+        fcntl.flock(mine, fcntl.LOCK_EX)
         keygen(directory / "id_ed25519", "root@conf")
         authorized = (directory / "id_ed25519.pub").read_text()
         switch = stack.enter_context(Switch())
@@ -83,7 +98,9 @@ def lab(*, images: bool = True, sudo_asks: tuple[str, ...] = (), nodes: int = 3)
                 build,
                 shares=_shares() if conf else (),
                 environment=_conf_environment() if conf else None,
+                disks=(disks or {}).get(name),
             )
+        print(switch.name, *(host.namespace.name for host in hosts.values()), file=mine, flush=True)
         pool = stack.enter_context(ThreadPoolExecutor(len(hosts)))
         stack.callback(lambda: _all(pool, [host.remove for host in hosts.values()]))
         _all(pool, [host.prepare for host in hosts.values()])
@@ -95,6 +112,20 @@ def lab(*, images: bool = True, sudo_asks: tuple[str, ...] = (), nodes: int = 3)
         if images:
             _load_images(pool, made.nodes)
         yield made
+
+
+def sweep() -> None:
+    """Take away what labs left whose process was killed; their machines died with it."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER}"):
+        with contextlib.suppress(OSError), owner.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while somebody lives there
+            for name in file.read().split():
+                remove_groups(name)
+                namespace = Namespace(name)
+                namespace.name = name
+                with contextlib.suppress(RuntimeError):  # it was not plugged in yet
+                    namespace.__exit__(None, None, None)
+            shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _all(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], object]]) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
-from tests.lab.lab import ADDRESSES, Lab, lab
+from tests.lab.lab import ADDRESSES, Lab, lab, sweep
 from tests.lab.root import PASSWORD
+from tests.lab.site import ROOT
 
 pytestmark = [pytest.mark.lab, pytest.mark.docker]
 
@@ -63,25 +67,31 @@ def test_conf_runs_this_checkout_and_has_no_docker(machines: Lab) -> None:
     assert set(machines.hosts) == set(ADDRESSES)
 
 
-def test_nothing_of_a_lab_is_left_on_the_machine() -> None:
-    def traces() -> dict[str, list[str]]:
-        words = {
-            "namespaces": ["ip", "netns", "list"],
-            "mounts": ["cat", "/proc/mounts"],
-            "groups": ["find", "/sys/fs/cgroup", "-type", "d", "-name", "k8slite-*"],
-            "folders": ["find", "/tmp", "-maxdepth", "1", "-name", "k8slab-*"],
-        }
-        found = {}
-        for what, command in words.items():
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[what] = sorted(done.stdout.splitlines())
-        return found
+def traces() -> dict[str, set[str]]:
+    """What a lab may leave on the machine, were it not careful."""
+    words = {
+        "namespaces": ["ip", "netns", "list"],
+        "mounts": ["cat", "/proc/mounts"],
+        "groups": ["find", "/sys/fs/cgroup", "-type", "d", "-name", "k8slite-*"],
+        "folders": ["find", tempfile.gettempdir(), "-maxdepth", "1", "-name", "k8slab-*"],
+        "disks": ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"],
+    }
+    found = {}
+    for what, command in words.items():
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[what] = set(done.stdout.splitlines())
+    return found
 
+
+DISKS = {"node1": {"/var/lib/small": 8}}
+
+
+def test_a_lab_that_fails_half_way_leaves_nothing(machines: Lab) -> None:
     before = traces()
     pids: list[int] = []
 
     def broken() -> None:
-        with lab(images=False, nodes=1) as made:
+        with lab(images=False, nodes=1, disks=DISKS) as made:
             made.nodes[0].sh("nohup setsid sleep 1000 >/dev/null 2>&1 &")
             pids.extend(made.nodes[0].processes())
             raise KeyboardInterrupt
@@ -89,6 +99,34 @@ def test_nothing_of_a_lab_is_left_on_the_machine() -> None:
     with pytest.raises(KeyboardInterrupt):
         broken()
     after = traces()
-    assert {what for what in after if set(after[what]) - set(before[what])} == set()
+    assert {what: after[what] - before[what] for what in after if after[what] - before[what]} == {}
     assert len(pids) > 3
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_lab_that_was_killed_leaves_no_machine_and_the_next_one_sweeps_the_rest(
+    machines: Lab,
+) -> None:
+    before = traces()
+    program = (
+        "from tests.lab.lab import lab\n"
+        f"with lab(images=False, nodes=1, disks={DISKS}) as made:\n"
+        "    print(*made.nodes[0].processes(), flush=True)\n"
+        "    input()\n"
+    )
+    killed = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with killed:
+        assert killed.stdout is not None
+        pids = [int(word) for word in killed.stdout.readline().split()]
+        killed.kill()
+    deadline = time.monotonic() + 20
+    while [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert traces() != before
+    sweep()
+    after = traces()
+    assert {what: after[what] - before[what] for what in after if after[what] - before[what]} == {}
+    assert machines.nodes[0].docker("ps"), "a lab that lives is not swept"
