@@ -6,13 +6,22 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from tests.lab.etcd import EtcdCluster
 
+from k8slite.kit.clock import Clock
 from k8slite.kit.virtual import HandClock
 from k8slite.store.base import (
     Check,
@@ -28,9 +37,11 @@ from k8slite.store.base import (
     StoreEvent,
     Update,
 )
+from k8slite.store.etcd import EtcdStore
 from k8slite.store.memory import MemoryStore
 from k8slite.store.sqlite import SqliteStore
 
+ROOTS = count()
 KEYS = st.sampled_from(["/a", "/b", "/b/c", "/d"])
 VALUES = st.binary(max_size=3)
 #: How far a compare is from the truth; mostly right, so that most transactions go through.
@@ -184,6 +195,25 @@ class SqliteMachine(StoreMachine):
 
     def make(self) -> Store:
         return SqliteStore(Path(self.directory.name) / "store.db", HandClock())
+
+
+class EtcdMachine(StoreMachine):
+    durable = True
+    cluster: EtcdCluster  # set by the test
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = f"/model{next(ROOTS)}"
+
+    def make(self) -> Store:
+        return EtcdStore(self.cluster.endpoints, Clock(), root=self.root)
+
+
+def test_etcd_model(etcd: EtcdCluster) -> None:
+    EtcdMachine.cluster = etcd
+    run_state_machine_as_test(
+        EtcdMachine, settings=settings(max_examples=15, stateful_step_count=25, deadline=None)
+    )
 
 
 TestMemoryModel = StoreMachine.TestCase

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +23,7 @@ from k8slite.store.mutation import SharedObjectChanged
 
 
 @asynccontextmanager
-async def running(store: Store, **options: int) -> AsyncIterator[WatchCache]:
+async def running(store: Store, **options: Any) -> AsyncIterator[WatchCache]:
     """A cache that follows ``store`` and whose shared objects nobody may change."""
     cache = WatchCache(store, SCHEME, HandClock(), detect_mutation=True, **options)
     task = asyncio.create_task(cache.run(), name="watch-cache")
@@ -417,3 +418,14 @@ async def test_a_reader_that_changes_a_shared_object_is_caught(store: Store, not
         await store.commit([Delete("/registry/pods/n/a")])
         with pytest.raises(SharedObjectChanged, match="Pod n/a was changed in place"):
             await task
+
+
+async def test_a_cache_of_one_prefix_reads_nothing_else(store: Store) -> None:
+    await store.commit([create(POD, "a", "n"), Create("/authority", b"secret")])
+    async with running(store, prefix="/registry/") as cache:
+        seen: list[StoreEvent] = []
+        cache.watch_prefix("/authority", seen.append)
+        await store.commit([Put("/authority", b"newer")])
+        await write(store, cache, create(POD, "b", "n"))
+        assert [entry.key for entry in cache.table(POD).entries()] == ["n/a", "n/b"]
+        assert not seen

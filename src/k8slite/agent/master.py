@@ -19,7 +19,6 @@ from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.pki.files import Pki
-from k8slite.preflight import BadSettings
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.bootstrap import MASTER_GRACE, Bootstrap
 from k8slite.roles.apiserver.components import Components
@@ -32,19 +31,7 @@ from k8slite.roles.election import Election
 from k8slite.roles.scheduler import Scheduler
 from k8slite.store.base import Store
 from k8slite.store.cache import WatchCache
-
-
-def open_store(settings: Settings, clock: Clock) -> Store:
-    if settings.store == "memory":
-        from k8slite.store.memory import MemoryStore
-
-        return MemoryStore(clock)
-    if settings.store == "sqlite":
-        from k8slite.store.sqlite import SqliteStore
-
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return SqliteStore(settings.data_dir / "store.db", clock)
-    raise BadSettings(f"--store {settings.store}: sqlite, memory or etcd")
+from k8slite.store.opening import open_store
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class WatchCache:
     ``history`` changes of each kind are kept for watches that resume, ``history_bytes`` bytes at
     most. ``undecodable`` maps store keys whose value is no object of their kind to the reason;
     they are in no table. ``detect_mutation`` makes a changed shared object an error (tests).
+    ``prefix``: keys outside of it are not read.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class WatchCache:
         scheme: Scheme,
         clock: Clock,
         *,
+        prefix: str = "",
         history: int = 10_000,
         history_bytes: int = 8 << 20,
         detect_mutation: bool = False,
     ) -> None:
         self._store = store
+        self._prefix = prefix
         self._clock = clock
         self._tables: dict[str, Table[Any]] = {
             kind.prefix: Table(kind, history=history, history_bytes=history_bytes)
@@ -139,7 +142,7 @@ class WatchCache:
                 await self._clock.sleep(delay)
 
     async def _list(self) -> None:
-        snapshot = await self._store.scan("")
+        snapshot = await self._store.scan(self._prefix)
         if self._ready.is_set():
             await self._resync(snapshot)
         else:
@@ -152,7 +155,7 @@ class WatchCache:
         self._settle(snapshot.revision, self._tables.values())
 
     async def _follow(self) -> None:
-        async with aclosing(self._store.watch("", self._revision)) as batches:
+        async with aclosing(self._store.watch(self._prefix, self._revision)) as batches:
             async for events in batches:
                 await self._apply(events)
 

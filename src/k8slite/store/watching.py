@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from itertools import chain
 
-from k8slite.store.base import Lagged, StoreEvent, StoreUnavailable
+from k8slite.store.base import Compacted, Lagged, StoreEvent, StoreUnavailable
 
 #: ``history(prefix, after, upto)`` → (events in whole transactions, revision reached ≤ upto).
 #: Raises Compacted.
@@ -29,6 +29,7 @@ class _Receiver:
         self._arrived = asyncio.Event()
         self._lagged = False
         self._closed = False
+        self._cut = 0
         self.resume_after = 0  # nothing that matches was lost up to here
 
     def offer(self, events: Sequence[StoreEvent]) -> None:
@@ -51,9 +52,17 @@ class _Receiver:
         self._closed = True
         self._arrived.set()
 
+    def cut(self, oldest: int) -> None:
+        """What follows does not join what was offered before."""
+        self._cut = oldest
+        self._arrived.set()
+
     async def take(self) -> list[StoreEvent]:
-        """All events that wait. Raises Lagged, and StoreUnavailable once the store is closed."""
-        while not self._batches:
+        """All events that wait. Raises Lagged, Compacted when the events were cut, and
+        StoreUnavailable once the store is closed."""
+        while self._cut or not self._batches:
+            if self._cut:
+                raise Compacted(self._cut)
             if self._lagged:
                 raise Lagged
             if self._closed:
@@ -80,6 +89,13 @@ class WatchHub:
         self.revision = revision
         for receiver in self._receivers:
             receiver.offer(events)
+
+    def restart(self, revision: int) -> None:
+        """Events were lost: what comes from now on comes after ``revision``. Every watch ends with
+        Compacted."""
+        self.revision = revision
+        for receiver in self._receivers:
+            receiver.cut(revision)
 
     def close(self) -> None:
         self._closed = True

@@ -1,0 +1,55 @@
+"""Which store the settings mean. etcd's client is imported only where etcd is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from k8slite.config import Settings
+from k8slite.kit.clock import Clock
+from k8slite.store.base import Store, StoreUnavailable
+
+STORE_FILE = "store.db"
+
+
+def store_file(data_dir: Path) -> Path:
+    """Where the embedded store of a data folder is."""
+    return data_dir / STORE_FILE
+
+
+def open_store(settings: Settings, clock: Clock, *, compacts: bool = True) -> Store:
+    """The store, still to be entered. ``compacts`` False: for who only reads from etcd.
+
+    Raises StoreUnavailable when a file that it needs cannot be read, ValueError for no store.
+    """
+    if settings.store == "memory":
+        from k8slite.store.memory import MemoryStore
+
+        return MemoryStore(clock)
+    if settings.store == "sqlite":
+        from k8slite.store.sqlite import SqliteStore
+
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        return SqliteStore(store_file(settings.data_dir), clock)
+    if settings.store == "etcd":
+        from k8slite.store.etcd import EtcdStore
+        from k8slite.store.etcd_connection import EtcdTls
+
+        return EtcdStore(
+            settings.etcd,
+            clock,
+            root=settings.etcd_root,
+            tls=EtcdTls(settings.etcd_ca, settings.etcd_cert, settings.etcd_key),
+            user=settings.etcd_user,
+            password=_password(settings.etcd_password_file),
+            compacts=compacts,
+        )
+    raise ValueError(f"--store {settings.store}: sqlite, memory or etcd")
+
+
+def _password(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreUnavailable(f"--etcd-password-file {path} cannot be read: {error}") from None
