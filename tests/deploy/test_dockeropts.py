@@ -48,7 +48,7 @@ def test_flags_become_entries(text: str, expected: dict[str, Any]) -> None:
     ],
 )
 def test_what_cannot_be_passed_on_is_refused_by_name(text: str, named: str) -> None:
-    with pytest.raises(DockerOptionsError, match=".*") as refusal:
+    with pytest.raises(DockerOptionsError) as refusal:
         parse(text)
     assert named in str(refusal.value)
 
