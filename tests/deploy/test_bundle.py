@@ -60,7 +60,8 @@ def bare(made: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Run:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["/usr/sbin/chroot", str(root), *words],
-            capture_output=True, text=True, timeout=60, check=False, env={"PATH": "/bin", "HOME": "/"},
+            capture_output=True, text=True, timeout=60, check=False,
+            env={"PATH": "/bin", "HOME": "/"},
         )  # fmt: skip
 
     return run
