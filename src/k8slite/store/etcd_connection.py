@@ -25,7 +25,7 @@ from k8slite.store.etcd_errors import EtcdError, EtcdRefuses, Verdict, classifie
 log = structlog.get_logger()
 
 #: Seconds: an endpoint's first answer, one question to it, one write, everything with retries.
-CONNECT, READ, WRITE, PATIENCE = 2.0, 2.0, 5.0, 5.0
+CONNECT, READ, WRITE, PATIENCE = 2.0, 2.0, 3.0, 5.0
 #: The next endpoint is tried beside one that has not answered for so long.
 _STAGGER = 0.4
 #: A member that is silent for so long, with and without questions to it, is asked how it is.
@@ -51,18 +51,18 @@ class EtcdTls:
     key: Path | None = None
 
     def credentials(self) -> Any:
-        """Raises StoreUnavailable."""
+        """Raises EtcdRefuses."""
         try:
             ca, cert, key = (
                 None if path is None else path.read_bytes()
                 for path in (self.ca, self.cert, self.key)
             )
         except OSError as error:
-            raise StoreUnavailable(
+            raise EtcdRefuses(
                 f"{error.filename}: {error.strerror}: needed to speak with etcd"
             ) from None
         if (cert is None) != (key is None):
-            raise StoreUnavailable("etcd: a certificate needs its key: --etcd-cert and --etcd-key")
+            raise EtcdRefuses("etcd: a certificate needs its key: --etcd-cert and --etcd-key")
         return grpc.ssl_channel_credentials(ca, key, cert)
 
 
@@ -85,8 +85,10 @@ class Member:
         self.cluster = rpc.ClusterStub(self._channel)
         self.auth = rpc.AuthStub(self._channel)
         self.heard = clock.monotonic()
-        self.calls: set[Any] = set()
+        self.calls: set[Any] = set()  # questions under way
+        self.streams: set[Any] = set()
         self.closed = False
+        self.drained: asyncio.Event | None = None
 
     async def ask(self, method: Any, request: Any, timeout: float, metadata: Any = None) -> Any:
         """One question, one answer. Raises EtcdError."""
@@ -106,6 +108,8 @@ class Member:
             raise EtcdError(Verdict.LOST, "the connection was given up") from None
         finally:
             self.calls.discard(call)
+            if self.drained is not None and not self.calls:
+                self.drained.set()
         self.heard = self._clock.monotonic()
         return reply
 
@@ -115,17 +119,23 @@ class Member:
         if self.closed:
             raise EtcdError(Verdict.UNSENT, "the connection was given up")
         call = method(metadata=metadata)
-        self.calls.add(call)
+        self.streams.add(call)
         try:
             stream = Stream(self, call, self._clock)
             await stream.write(request)
             yield stream
         finally:
-            self.calls.discard(call)
+            self.streams.discard(call)
             call.cancel()
 
-    async def close(self) -> None:
+    async def close(self, *, at_once: bool) -> None:
+        """Streams end now, and so do questions if ``at_once``; else their answers are awaited."""
         self.closed = True
+        for stream in tuple(self.streams):
+            stream.cancel()
+        if not at_once and self.calls:
+            self.drained = asyncio.Event()
+            await self.drained.wait()  # each call has a deadline
         for call in tuple(self.calls):
             call.cancel()
         await self._channel.close()
@@ -199,23 +209,24 @@ class Pool:
     async def close(self) -> None:
         self._closed = True
         if self._member is not None:
-            self.leave(self._member)
+            self.leave(self._member, at_once=True)
         while self._leaving:
             await asyncio.wait(self._leaving)
 
-    def leave(self, member: Member, why: str = "") -> None:
-        """Use another endpoint from now on; what is under way at this one fails."""
+    def leave(self, member: Member, why: str = "", *, at_once: bool = False) -> None:
+        """Use another endpoint from now on. What is under way at this one has its time, unless
+        it is given up ``at_once``."""
         if member is not self._member:
             return
         self._member = None
         self._first = (self.endpoints.index(member.endpoint) + 1) % len(self.endpoints)
         if why and not self._closed:
             log.warning("etcd endpoint left", endpoint=member.endpoint, error=why)
-        self._drop(member)
+        self._drop(member, at_once=at_once)
 
-    def _drop(self, member: Member) -> None:
+    def _drop(self, member: Member, *, at_once: bool = True) -> None:
         member.closed = True
-        task = asyncio.ensure_future(member.close())
+        task = asyncio.ensure_future(member.close(at_once=at_once))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -300,7 +311,8 @@ class Pool:
             case Verdict.LOST:
                 # Of etcd's own words about a request nothing follows for the endpoint.
                 if not error.text.startswith("etcdserver:"):
-                    self.leave(member, error.text)
+                    silent = self._clock.monotonic() - member.heard >= READ
+                    self.leave(member, error.text, at_once=silent)
             case Verdict.REFUSED:
                 raise refused(error)
 
@@ -380,7 +392,7 @@ class Pool:
                         asked.maintenance.Status, rpc.StatusRequest(), CONNECT, self.metadata[:1]
                     )
                 finally:
-                    await asked.close()
+                    await asked.close(at_once=True)
                 if status.header.cluster_id != cluster:
                     raise EtcdError(Verdict.UNSENT, "it belongs to another etcd cluster")
 
@@ -405,8 +417,7 @@ class Pool:
                 self.leave(member, "its watch does not deliver")
                 continue
             before = self._clock.monotonic()
-            asked = len(member.calls) > 1  # the watch is always there
-            if before - member.heard < (_QUIET if asked else _IDLE):
+            if before - member.heard < (_QUIET if member.calls else _IDLE):
                 continue
             try:
                 await member.ask(
@@ -414,4 +425,4 @@ class Pool:
                 )
             except EtcdError as error:
                 if member.heard < before or error.verdict is Verdict.BUSY:
-                    self.leave(member, error.text)
+                    self.leave(member, error.text, at_once=error.verdict is not Verdict.BUSY)
