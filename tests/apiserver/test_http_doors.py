@@ -177,9 +177,13 @@ async def test_a_token_may_be_added_while_the_server_runs(tmp_path: Path) -> Non
         assert (await Secure(api).get(PODS, Authorization="Bearer broken"))[0] == 401
 
 
-@pytest.mark.parametrize("name", ["admin", "node", "apiserver"])
+@pytest.mark.parametrize("name", ["admin", "apiserver"])
 async def test_a_certificate_of_the_cluster_opens(api: Served, name: str) -> None:
     assert (await Secure(api, certificate=name).get(PODS))[0] == 200
+
+
+async def test_a_nodes_certificate_opens_nothing_without_its_node(api: Served) -> None:
+    assert (await Secure(api, certificate="node").get(PODS))[0] == 401
 
 
 async def test_a_certificate_of_somebody_else_opens_nothing(api: Served, tmp_path: Path) -> None:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from k8slite.api.kinds import SCHEME
+from k8slite.api.meta import Object
+from k8slite.api.scheme import Kind
+from k8slite.client.access import Access
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
+from k8slite.pki.files import Pki
 from k8slite.roles.apiserver import admission
+from k8slite.roles.apiserver.authority import SharedAuthority
+from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.server import ApiServer
 from k8slite.store.base import Store
-from k8slite.store.cache import WatchCache
+from k8slite.store.cache import Table, WatchCache
 from k8slite.store.memory import MemoryStore
 
 LOOPBACK = "127.0.0.1"
+
+T = TypeVar("T", bound=Object)
 
 
 class Wire:
@@ -87,33 +97,62 @@ class Wire:
 
 
 class Master:
-    def __init__(self, server: ApiServer, registry: Registry, wire: Wire) -> None:
+    """``wire`` leads to the plain port."""
+
+    def __init__(
+        self, server: ApiServer, registry: Registry, nodes: Holders, pki: Pki, wire: Wire
+    ) -> None:
         self.server = server
         self.registry = registry
+        self.nodes = nodes
+        self.pki = pki
         self.wire = wire
+
+    @property
+    def secure(self) -> str:
+        return f"https://{LOOPBACK}:{self.server.ports['secure']}"
+
+    def table(self, kind: Kind[T]) -> Table[T]:
+        return self.registry.cache.table(kind)
+
+    def admin(self) -> Access:
+        """The way in at the secure port, as admin."""
+        return Access(
+            server=self.secure,
+            authority=self.pki.certificate("ca").read_bytes(),
+            certificate=self.pki.certificate("admin").read_bytes(),
+            key=self.pki.key("admin").read_bytes(),
+        )
 
 
 @asynccontextmanager
-async def master_on(store: Store, data_dir: Path, **more: object) -> AsyncIterator[Master]:
-    """One API server with a cache of its own."""
-    settings = Settings(
+async def master_on(
+    store: Store, data_dir: Path, clock: Clock | None = None, **more: Any
+) -> AsyncIterator[Master]:
+    """One API server with a cache of its own; ``more`` are settings."""
+    chosen = Settings(
         node_name=LOOPBACK, node_ip=LOOPBACK, data_dir=data_dir,
         port=0, secure_port=0, read_only_port=0,
     )  # fmt: skip
-    clock = Clock()
+    settings = replace(chosen, **more)
+    clock = clock or Clock()
+    pki = Pki(data_dir, clock)
+    authority = SharedAuthority(store, pki)
+    await authority.settle()
     cache = WatchCache(store, SCHEME, clock)
+    nodes = Holders(store, cache, "nodes", settings.node_grace)
     following = asyncio.create_task(cache.run(), name="cache")
     await cache.wait_ready()
     chain = admission.chain(("NamespaceAutoProvision",), cache)
     registry = Registry(store, cache, SCHEME, clock, settings, chain)
-    server = ApiServer(settings, registry, cache, clock, **more)  # type: ignore[arg-type]
+    server = ApiServer(settings, registry, cache, clock, pki=pki, nodes=nodes, authority=authority)
     running = asyncio.create_task(server.run(), name="server")
     try:
         await asyncio.wait_for(server.started.wait(), 20)
         wire = Wire(server.ports["insecure"])
         await wire.open()
         try:
-            yield Master(server, registry, wire)
+            yield Master(server, registry, nodes, pki, wire)
         finally:
             wire.thaw()
             wire.die()
@@ -123,6 +162,9 @@ async def master_on(store: Store, data_dir: Path, **more: object) -> AsyncIterat
 
 
 @asynccontextmanager
-async def masters(data_dir: Path, count: int = 3) -> AsyncIterator[list[Master]]:
+async def masters(data_dir: Path, count: int = 3, **more: Any) -> AsyncIterator[list[Master]]:
     async with MemoryStore(Clock()) as store, AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(master_on(store, data_dir)) for _ in range(count)]
+        yield [
+            await stack.enter_async_context(master_on(store, data_dir / str(number), **more))
+            for number in range(count)
+        ]

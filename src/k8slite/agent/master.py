@@ -20,6 +20,7 @@ from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.pki.files import Pki
 from k8slite.roles.apiserver import admission
+from k8slite.roles.apiserver.authority import SharedAuthority
 from k8slite.roles.apiserver.bootstrap import MASTER_GRACE, Bootstrap
 from k8slite.roles.apiserver.components import Components
 from k8slite.roles.apiserver.leases import Holders
@@ -43,6 +44,7 @@ class Master:
     cache: WatchCache
     registry: Registry
     nodes: Holders
+    authority: SharedAuthority
     pki: Pki
 
 
@@ -50,16 +52,18 @@ class Master:
 async def master(settings: Settings, clock: Clock) -> AsyncIterator[Master]:
     """Store, watch cache, registry and clients; entered when the cache holds everything."""
     async with open_store(settings, clock) as store, asyncio.TaskGroup() as tasks:
+        pki = Pki(settings.data_dir, clock)
+        authority = SharedAuthority(store, pki)
+        await authority.settle()
         cache = WatchCache(store, SCHEME, clock)
         nodes = Holders(store, cache, "nodes", settings.node_grace)
         chosen = admission.chain(settings.admission_control, cache)
         registry = Registry(store, cache, SCHEME, clock, settings, chosen)
-        pki = Pki(settings.data_dir, clock)
         client, informers = LocalClient(registry, nodes), CacheInformers(cache)
         around = Around(settings, clock, client, informers, pki, tasks)
         around.start("watch-cache", cache.run)
         await cache.wait_ready()
-        yield Master(around, store, cache, registry, nodes, pki)
+        yield Master(around, store, cache, registry, nodes, authority, pki)
 
 
 class Leadership:
@@ -127,6 +131,8 @@ def start_control_plane(master: Master) -> ApiServer:
     server = ApiServer(
         settings, master.registry, master.cache, around.clock,
         pki=master.pki,
+        nodes=master.nodes,
+        authority=master.authority,
         health={"watch-cache": lambda: _undecodable(master.cache)},
         components=Components(
             {

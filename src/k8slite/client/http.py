@@ -6,7 +6,7 @@ is an UnknownOutcome. Nothing is asked twice of the same server.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -84,10 +84,18 @@ def path_of(
 
 class HttpClient:
     """Requests to a server, or to the several masters of one cluster (``client.wire`` says when
-    the next is asked); use it as a context manager. ``timeout`` in seconds, per answer."""
+    the next is asked); use it as a context manager. ``timeout`` in seconds, per answer;
+    ``unauthorized`` hears of every answer that says that we are not known."""
 
-    def __init__(self, access: Access | str, *, timeout: float = 60.0) -> None:
-        self._wire = Wire(Access(server=access) if isinstance(access, str) else access, timeout)
+    def __init__(
+        self,
+        access: Access | str,
+        *,
+        timeout: float = 60.0,
+        unauthorized: Callable[[ApiError], None] | None = None,
+    ) -> None:
+        found = Access(server=access) if isinstance(access, str) else access
+        self._wire = Wire(found, timeout, unauthorized)
 
     @property
     def access(self) -> Access:

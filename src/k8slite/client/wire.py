@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from k8slite.api.errors import ApiError, Unavailable, UnknownOutcome, from_status
+from k8slite.api.errors import ApiError, Unauthorized, Unavailable, UnknownOutcome, from_status
 from k8slite.api.meta import Status
 from k8slite.client.access import Access, netloc
 from k8slite.client.servers import Servers
@@ -72,10 +72,14 @@ class Elsewhere(Exception):
 
 
 class Wire:
-    """Connections to the servers of ``access``. ``timeout`` in seconds, per answer."""
+    """Connections to the servers of ``access``. ``timeout`` in seconds, per answer;
+    ``unauthorized`` hears of every answer that we are not known."""
 
-    def __init__(self, access: Access, timeout: float) -> None:
+    def __init__(
+        self, access: Access, timeout: float, unauthorized: Callable[[ApiError], None] | None = None
+    ) -> None:
         self.access = access
+        self._unauthorized = unauthorized
         self.servers = Servers(access.urls)
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -193,6 +197,8 @@ class Wire:
 
     def _refused(self, server: str, ask: Ask, error: ApiError) -> Exception:
         """An answer that is an error: is it of this master alone?"""
+        if error.code == Unauthorized.code and self._unauthorized is not None:
+            self._unauthorized(error)
         if error.code not in (Unavailable.code, UnknownOutcome.code):
             self.servers.worked(server)
             return error

@@ -14,8 +14,12 @@ import contextlib
 import os
 import secrets
 import ssl
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+from weakref import ref
 
 import msgspec
 import structlog
@@ -68,6 +72,21 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     join_token: str
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _alone(method: Callable[Concatenate[Pki, P], T]) -> Callable[Concatenate[Pki, P], T]:
+    """One thread at a time."""
+
+    @wraps(method)
+    def guarded(self: Pki, /, *given: P.args, **named: P.kwargs) -> T:
+        with self._writing:
+            return method(self, *given, **named)
+
+    return guarded
+
+
 class Pki:
     """The files under ``<data_dir>/pki``."""
 
@@ -75,6 +94,8 @@ class Pki:
         self.folder = data_dir / "pki"
         self.kubeconfig = data_dir / "admin.kubeconfig"
         self._clock = clock
+        self._contexts: list[tuple[ref[ssl.SSLContext], str]] = []
+        self._writing = threading.RLock()  # the functions below are called from several threads
 
     def certificate(self, name: str) -> Path:
         """``ca``, ``apiserver``, ``node`` or ``admin``."""
@@ -98,6 +119,7 @@ class Pki:
 
     # -- making ------------------------------------------------------------------------------
 
+    @_alone
     def ensure(self, addresses: Sequence[str], node_name: str = "") -> None:
         """Make or renew whatever is missing, wrong or about to expire.
 
@@ -121,6 +143,7 @@ class Pki:
                 write(self.key(file), key)
                 write(self.certificate(file), certificate, 0o644)
 
+    @_alone
     def ensure_shared(self) -> Authority:
         """Make or renew what all masters share. Raises as ``ensure``."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -137,6 +160,7 @@ class Pki:
         os.chmod(self.tokens, 0o600)
         return authority
 
+    @_alone
     def authority(self) -> Authority:
         """The authority of the files; made when there is none, renewed when it is about to expire.
         Raises PkiError, OSError."""
@@ -187,6 +211,7 @@ class Pki:
 
     # -- sharing -----------------------------------------------------------------------------
 
+    @_alone
     def shared(self) -> bytes:
         """The bundle that all masters have in common (JSON). ``ensure_shared`` made its files."""
         return msgspec.json.encode(
@@ -199,6 +224,7 @@ class Pki:
             )
         )
 
+    @_alone
     def adopt(self, bundle: bytes) -> bool:
         """Take over a bundle that ``shared`` made elsewhere; did it change a file?
 
@@ -234,10 +260,17 @@ class Pki:
         """TLS for a listener that asks for client certificates of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.certificate(name), self.key(name))
-        context.load_verify_locations(self.certificate("ca"))
+        self.reload(context, name)
         context.verify_mode = ssl.CERT_OPTIONAL
         context.set_alpn_protocols(["http/1.1"])
+        self._contexts.append((ref(context), name))
+        return context
+
+    def client_context(self, name: str = "apiserver") -> ssl.SSLContext:
+        """TLS for calls to servers of this cluster, with ``name``'s certificate."""
+        context = ssl.create_default_context(cafile=str(self.certificate("ca")))
+        context.load_cert_chain(self.certificate(name), self.key(name))
+        self._contexts.append((ref(context), name))
         return context
 
     def reload(self, context: ssl.SSLContext, name: str = "apiserver") -> None:
@@ -245,11 +278,13 @@ class Pki:
         context.load_cert_chain(self.certificate(name), self.key(name))
         context.load_verify_locations(self.certificate("ca"))
 
-    def client_context(self, name: str = "apiserver") -> ssl.SSLContext:
-        """TLS for calls to servers of this cluster, with ``name``'s certificate."""
-        context = ssl.create_default_context(cafile=str(self.certificate("ca")))
-        context.load_cert_chain(self.certificate(name), self.key(name))
-        return context
+    def reload_all(self) -> None:
+        """The same for every context that was made here and is still in use."""
+        self._contexts = [(found, name) for found, name in self._contexts if found() is not None]
+        for found, name in self._contexts:
+            context = found()
+            if context is not None:
+                self.reload(context, name)
 
     def write_kubeconfig(self, *servers: str) -> None:
         """``admin.kubeconfig``: everything that a client needs, in one file of mode 0600.

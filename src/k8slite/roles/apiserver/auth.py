@@ -26,8 +26,12 @@ from aiohttp.web_request import BaseRequest
 from k8slite.api.errors import Unauthorized
 from k8slite.api.paths import Target
 from k8slite.api.user import ANONYMOUS, User
+from k8slite.kit.clock import Clock
 from k8slite.pki.files import MASTERS, Pki
+from k8slite.pki.peer import subject
+from k8slite.roles.apiserver.doors import address_of
 from k8slite.roles.apiserver.information import HEALTH
+from k8slite.roles.apiserver.joining import CA, JOIN, JoinToken
 
 log = structlog.get_logger()
 
@@ -36,8 +40,8 @@ AUTHENTICATED = "system:authenticated"
 #: How a browser's WebSocket, which cannot set headers, carries a token.
 _SOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 
-#: Paths that anybody may read: is it alive, and what is it?
-OPEN_PATHS = frozenset((*HEALTH, "version"))
+#: Paths that anybody may read: is it alive, what is it, and who vouches for it?
+OPEN_PATHS = frozenset((*HEALTH, "version", CA))
 
 
 def digest(token: str) -> bytes:
@@ -109,15 +113,12 @@ def parse_tokens(lines: Iterable[str]) -> dict[bytes, User]:
 
 
 def user_of_certificate(certificate: Mapping[str, Any]) -> User | None:
-    """CN is the name, every O a group; None for a certificate that names nobody."""
-    name, groups = "", []
-    for parts in certificate.get("subject", ()):
-        for key, value in parts:
-            if key == "commonName":
-                name = value
-            elif key == "organizationName":
-                groups.append(value)
-    return User(name, (*groups, AUTHENTICATED)) if name else None
+    """CN is the name, every O a group, the serialNumber attribute the uid; None for a certificate
+    that names nobody."""
+    found = subject(certificate)
+    if not found.name:
+        return None
+    return User(found.name, (*found.organizations, AUTHENTICATED), found.serial)
 
 
 class SecureDoor:
@@ -125,8 +126,9 @@ class SecureDoor:
 
     name = "secure"
 
-    def __init__(self, pki: Pki) -> None:
+    def __init__(self, pki: Pki, clock: Clock) -> None:
         self._tokens = Tokens(pki.tokens, pki.admin_token)
+        self._join = JoinToken(pki, clock)
 
     def welcomes(self, peer: str) -> bool:
         return True
@@ -148,6 +150,9 @@ class SecureDoor:
             user = self._tokens.find(token)
             if user is not None:
                 return user
+            if target.path.rstrip("/") == f"/{JOIN}":
+                peer = transport.get_extra_info("peername") if transport is not None else None
+                return self._join.require(token, address_of(peer))
         elif target.path.split("/", 2)[1] in OPEN_PATHS:
             return ANONYMOUS
         raise Unauthorized("Unauthorized")

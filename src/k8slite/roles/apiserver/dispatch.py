@@ -19,25 +19,30 @@ import structlog
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from k8slite.api.errors import ApiError, MethodNotAllowed, NotFound, not_found
-from k8slite.api.kinds import COMPONENT_STATUS
+from k8slite.api.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, not_found
+from k8slite.api.kinds import COMPONENT_STATUS, NODE
 from k8slite.api.kinds.componentstatus.types import ComponentStatus
-from k8slite.api.meta import ListMeta
+from k8slite.api.meta import ListMeta, Status
 from k8slite.api.paths import CONNECT, PathParser, Query, Target
 from k8slite.api.user import User
 from k8slite.config import Settings
+from k8slite.decide.joining import node_name
 from k8slite.kit.clock import Clock
-from k8slite.pki.files import Pki
+from k8slite.pki.files import NODES, Pki
 from k8slite.roles.apiserver import forms
-from k8slite.roles.apiserver.answers import Ready, of_error, of_object
+from k8slite.roles.apiserver.answers import Ready, of_error, of_object, of_status
 from k8slite.roles.apiserver.backends import Backends
+from k8slite.roles.apiserver.doors import address_of
 from k8slite.roles.apiserver.forms import Form
 from k8slite.roles.apiserver.information import Information
+from k8slite.roles.apiserver.joining import CA, JOIN, Joining
+from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.metrics import Metrics
 from k8slite.roles.apiserver.ongoing import Ongoing
 from k8slite.roles.apiserver.reading import Reads
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.streams import Streams
+from k8slite.roles.apiserver.vouching import Vouching
 from k8slite.roles.apiserver.watching import Watches
 from k8slite.roles.apiserver.writing import Call, Writes, read_body
 from k8slite.store.cache import WatchCache
@@ -47,7 +52,8 @@ log = structlog.get_logger()
 #: The component statuses at this moment.
 Components = Callable[[], Awaitable[Sequence[ComponentStatus]]]
 
-_READS = frozenset(("get", "list", "watch", "connect"))
+#: Our own subresource of nodes.
+HEARTBEAT = "heartbeat"
 
 
 async def no_components() -> Sequence[ComponentStatus]:
@@ -67,8 +73,14 @@ class Dispatcher:
         *,
         health: Mapping[str, Callable[[], str]],
         components: Components,
+        joining: Joining,
+        vouching: Vouching,
+        nodes: Holders | None,
     ) -> None:
         self._clock = clock
+        self._joining = joining
+        self._vouching = vouching
+        self._nodes = nodes
         self._registry = registry
         self._components = components
         self._scheme = registry.scheme
@@ -121,7 +133,7 @@ class Dispatcher:
         try:
             target = self._target(request)
             verb, resource = target.verb, target.kind.plural if target.kind else ""
-            user = request.protocol.door.admit(request, target)  # type: ignore[attr-defined]
+            user = await self._admit(request, target)
             answer = await self._answer(request, target, user)
         except ApiError as error:
             answer = of_error(error)
@@ -142,11 +154,24 @@ class Dispatcher:
             request.protocol.door.admit(request, nothing)  # type: ignore[attr-defined]
             raise
 
+    async def _admit(self, request: BaseRequest, target: Target) -> User:
+        """Who asks. Raises Unauthorized, Forbidden, MethodNotAllowed, Unavailable."""
+        user: User = request.protocol.door.admit(request, target)  # type: ignore[attr-defined]
+        if NODES in user.groups:
+            await self._vouching.require(user, request.transport)
+        return user
+
     async def _answer(self, request: BaseRequest, target: Target, user: User) -> web.StreamResponse:
         if target.kind is None:
+            if target.path.split("/", 2)[1] in (CA, JOIN):
+                return await self._joining.answer(request, target, user, _peer(request))
             return await self._information.answer(request, target)
+        if target.kind is NODE and target.subresource == HEARTBEAT:
+            return await self._heartbeat(target, user)
         _require_served(target)
         if target.verb == "connect":
+            if NODES in user.groups:
+                raise Forbidden(f"a node may not use {target.subresource} of {target.of.plural}")
             return await self.streams.serve(request, target)
         headers = request.headers
         form = forms.negotiate(headers.get("Accept", ""), headers.get("User-Agent", ""), target)
@@ -165,6 +190,19 @@ class Dispatcher:
         call = Call(target, form, user, headers.get("Content-Type", ""), body)
         return await self._writers[target.verb](call)
 
+    async def _heartbeat(self, target: Target, user: User) -> Ready:
+        """``POST /api/v1/nodes/NAME/heartbeat``, our own: a sign of life, kept as a lease of the
+        store; it costs no disk write."""
+        own = node_name(user.name, user.groups)
+        if own and own != target.name:
+            raise Forbidden(f"node {own} may give signs of its own life, and of no other's")
+        if self._nodes is None:
+            raise NotFound("this server keeps no signs of life")
+        if target.method != "POST":
+            raise MethodNotAllowed(f"{target.method} is not served for {target.path[:200]}")
+        await self._nodes.heartbeat(target.name)
+        return of_status(Status(status="Success", code=200))
+
     async def _virtual(self, target: Target, form: Form) -> Ready:
         """Component statuses: asked when read."""
         if target.of is not COMPONENT_STATUS:
@@ -178,6 +216,12 @@ class Dispatcher:
             if entry.object.metadata.name == target.name:
                 return Ready(forms.one(entry, form, now))
         raise not_found(COMPONENT_STATUS.plural, target.name)
+
+
+def _peer(request: BaseRequest) -> str:
+    """The address that a request came from."""
+    transport = request.transport
+    return address_of(transport.get_extra_info("peername") if transport is not None else None)
 
 
 def _require_served(target: Target) -> None:

@@ -1,10 +1,12 @@
 """Doors: which peers a port answers, and as whom.
 
-- The plain port speaks HTTP without authentication; it answers loopback and the node's own
-  addresses, and whatever ``insecure_allow`` adds. A stranger gets one line and the end.
+- The plain port speaks HTTP without authentication; it answers loopback, the host's own addresses,
+  the cluster's nodes, and whatever ``insecure_allow`` adds. A stranger gets one line and the end.
 - The secure port answers everybody who can say who he is.
-- The read-only port answers the node itself (the service proxy dials from there): reads only,
-  and no secrets.
+- The read-only port answers the nodes (their service proxies dial from there): reads only, and no
+  secrets.
+
+A pod has an address of its own and is a stranger.
 
 A browser is a peer on loopback that does strangers' bidding: the ports without authentication
 refuse requests of other origins, and Host names that a stranger's DNS could have made up.
@@ -18,7 +20,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
@@ -79,8 +81,8 @@ class Connection(RequestHandler):
 
     def _refuse(self, transport: asyncio.Transport, peer: str) -> None:
         line = (
-            f"{peer} is not welcome at the {self.door.name} port: it serves this host alone; use "
-            "the secure port, or start the server with --insecure-allow\n"
+            f"{peer} is not welcome at the {self.door.name} port: it serves the cluster's hosts "
+            "alone; use the secure port, or start the server with --insecure-allow\n"
         ).encode()
         transport.write(
             b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -154,13 +156,24 @@ def own_addresses() -> list[str]:
     return found
 
 
+def _nobody(address: str) -> bool:
+    return False
+
+
 class PlainDoor:
-    """HTTP without authentication, for the host itself and ``allow``."""
+    """HTTP without authentication, for the host itself, the nodes and ``allow``."""
 
     name = "insecure"
 
-    def __init__(self, allow: Sequence[str] = (), names: Sequence[str] = ()) -> None:
-        """``allow``: CIDRs of further peers. Raises ValueError for what is none."""
+    def __init__(
+        self,
+        allow: Sequence[str] = (),
+        names: Sequence[str] = (),
+        is_node: Callable[[str], bool] = _nobody,
+    ) -> None:
+        """``allow``: CIDRs of further peers; ``is_node``: whether an address is that of one of the
+        cluster's nodes. Raises ValueError for what is no CIDR."""
+        self._is_node = is_node
         self._allow: list[Network] = [ipaddress.ip_network(text, strict=False) for text in allow]
         self._names = frozenset(name.lower() for name in names)
         for network in self._allow:
@@ -171,7 +184,7 @@ class PlainDoor:
             )
 
     def welcomes(self, peer: str) -> bool:
-        if is_own(peer):
+        if is_own(peer) or self._is_node(peer):
             return True
         try:
             address = ipaddress.ip_address(peer)
@@ -185,12 +198,15 @@ class PlainDoor:
 
 
 class ReadOnlyDoor:
-    """Reads without secrets, for the host itself: the way behind the service kubernetes-ro."""
+    """Reads without secrets, for the nodes: the way behind the service kubernetes-ro."""
 
     name = "read-only"
 
+    def __init__(self, is_node: Callable[[str], bool] = _nobody) -> None:
+        self._is_node = is_node
+
     def welcomes(self, peer: str) -> bool:
-        return is_own(peer)
+        return is_own(peer) or self._is_node(peer)
 
     def admit(self, request: BaseRequest, target: Target) -> User:
         require_same_origin(request, frozenset())
@@ -198,6 +214,8 @@ class ReadOnlyDoor:
             raise MethodNotAllowed(f"{request.method} is not served at the read-only port")
         if target.kind is SECRET:
             raise Forbidden("secrets are not served at the read-only port")
+        if target.path.split("/", 2)[1] == "join":
+            raise Forbidden("the join token is not shown at the read-only port")
         if target.verb == "connect":
             raise Forbidden(f"{target.subresource} is not served at the read-only port")
         return ANONYMOUS

@@ -20,6 +20,7 @@ from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.pki.files import Pki
 from k8slite.roles.apiserver.auth import SecureDoor
+from k8slite.roles.apiserver.authority import SharedAuthority
 from k8slite.roles.apiserver.dispatch import Components, Dispatcher, no_components
 from k8slite.roles.apiserver.doors import (
     Connection,
@@ -28,8 +29,12 @@ from k8slite.roles.apiserver.doors import (
     ReadOnlyDoor,
     own_addresses,
 )
+from k8slite.roles.apiserver.joining import Joining
+from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.registry import Registry
+from k8slite.roles.apiserver.vouching import Vouching
 from k8slite.roles.apiserver.writing import MAX_BODY
+from k8slite.store.base import StoreError
 from k8slite.store.cache import WatchCache
 
 log = structlog.get_logger()
@@ -78,7 +83,8 @@ class _DoorServer(Server):
 
 class ApiServer:
     """Serves the registry. ``health`` maps names to functions that say what is wrong ("" when
-    nothing is); ``components`` gives the component statuses."""
+    nothing is); ``components`` gives the component statuses; ``nodes`` keeps the heartbeats;
+    ``authority`` is settled already."""
 
     def __init__(
         self,
@@ -90,17 +96,28 @@ class ApiServer:
         pki: Pki | None = None,
         health: Mapping[str, Callable[[], str]] | None = None,
         components: Components = no_components,
+        nodes: Holders | None = None,
+        authority: SharedAuthority | None = None,
     ) -> None:
         self.settings = settings
         self.pki = pki or Pki(settings.data_dir, clock)
-        self.dispatcher = Dispatcher(
-            settings, registry, cache, clock, self.pki, health=health or {}, components=components
-        )
-        self._cache = cache
-        self._clock = clock
-        self.started = asyncio.Event()
+        self._authority = authority
+        self._vouching = Vouching(registry)
+        rotate = None if authority is None else authority.rotate
         #: Ports by door name, once started (a setting of 0 takes any free port).
         self.ports: dict[str, int] = {}
+        self._joining = Joining(
+            settings, registry, nodes, self.pki, clock, rotate,
+            lambda: self.ports.get(SecureDoor.name, settings.secure_port),
+        )  # fmt: skip
+        self.dispatcher = Dispatcher(
+            settings, registry, cache, clock, self.pki, health=health or {}, components=components,
+            joining=self._joining, vouching=self._vouching, nodes=nodes,
+        )  # fmt: skip
+        self._cache = cache
+        self._clock = clock
+        self._adopted = asyncio.Event()
+        self.started = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until cancelled; then end watches in good order and close every connection.
@@ -108,29 +125,33 @@ class ApiServer:
         Raises PortInUse.
         """
         await self._cache.wait_ready()
+        self._vouching.open()
         await asyncio.to_thread(self._prepare)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.dispatcher.opened())
             for door, port, context in self._doors():
                 server = _DoorServer(self.dispatcher, door)
                 await stack.enter_async_context(self._listening(server, door, port, context))
-            host = self.settings.node_ip or "127.0.0.1"
-            address = f"https://{host}:{self.ports['secure']}"
-            await asyncio.to_thread(self.pki.write_kubeconfig, address)
+            await asyncio.to_thread(self.pki.write_kubeconfig, *self._joining.servers())
             self.started.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(forever("pki", self._renew()), name="pki")
+                if self._authority is not None:
+                    leave = self._authority.follow(self._cache)
+                    stack.callback(leave)
+                    following = self._authority.run(self._adopted.set)
+                    group.create_task(forever("authority", following), name="authority")
                 for name, coro in self.dispatcher.tasks():
                     group.create_task(forever(name, coro), name=name)
 
     def _doors(self) -> list[tuple[Door, int, ssl.SSLContext | None]]:
         settings = self.settings
-        plain = PlainDoor(settings.insecure_allow, (settings.node_name,))
-        self._secure = self.pki.server_context()
+        is_node = self._vouching.is_node
+        plain = PlainDoor(settings.insecure_allow, (settings.node_name,), is_node)
         return [
             (plain, settings.port, None),
-            (SecureDoor(self.pki), settings.secure_port, self._secure),
-            (ReadOnlyDoor(), settings.read_only_port, None),
+            (SecureDoor(self.pki, self._clock), settings.secure_port, self.pki.server_context()),
+            (ReadOnlyDoor(is_node), settings.read_only_port, None),
         ]
 
     def _prepare(self) -> None:
@@ -141,11 +162,19 @@ class ApiServer:
         self.pki.ensure([name for name in addresses if name], settings.node_name)
 
     async def _renew(self) -> None:
-        """Look at the certificates every day; new connections get the new ones."""
+        """Look at the certificates every day, and when another master changed what all share; new
+        connections get the new ones."""
         while True:
-            await self._clock.sleep(RENEW_EVERY)
+            await self._clock.wait(self._adopted, RENEW_EVERY)
+            self._adopted.clear()
+            if self._authority is not None:
+                try:
+                    await self._authority.settle()
+                except StoreError as error:
+                    log.warning("authority not looked at", role="apiserver", error=str(error))
+                    continue
             await asyncio.to_thread(self._prepare)
-            self.pki.reload(self._secure)
+            self.pki.reload_all()
 
     @asynccontextmanager
     async def _listening(

@@ -1,6 +1,7 @@
 """The node API on port 10250: logs, commands, pods, use of resources, health.
 
-TLS, and nobody without a certificate of the cluster's authority gets past the handshake.
+TLS; nobody without a certificate of the cluster's authority gets past the handshake, and nobody
+but masters any further: a node has no business with the pods of another.
 """
 
 from __future__ import annotations
@@ -13,12 +14,21 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
-from k8slite.api.errors import ApiError, BadRequest, NotFound, Unavailable, not_found
+from k8slite.api.errors import (
+    ApiError,
+    BadRequest,
+    Forbidden,
+    NotFound,
+    Unavailable,
+    not_found,
+)
 from k8slite.api.kinds import POD
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.config import Settings
 from k8slite.decide.pods.state import ObservedContainer, Run
 from k8slite.kit.clock import Clock, parse_rfc3339
+from k8slite.pki.files import MASTERS
+from k8slite.pki.peer import subject
 from k8slite.roles.kubelet.execing import ExecRequest, serve_exec
 from k8slite.roles.kubelet.runtime import LogOptions, Runtime, RuntimeFailure
 
@@ -26,7 +36,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Certificates(Protocol):
-    """Where the server's TLS comes from (``pki.files.Pki``)."""
+    """Where the server's TLS comes from: ``pki.files.Pki`` of a master, ``NodeIdentity`` of a
+    machine that joined. What they hand out takes renewed certificates by itself."""
 
     def server_context(self, name: str = ...) -> ssl.SSLContext: ...
 
@@ -49,7 +60,7 @@ class NodeServer:
         self._pki = pki
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_errors_as_status])
+        app = web.Application(middlewares=[_errors_as_status, _masters_only])
         place = "{namespace}/{pod}/{container}"
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/pods", self._list_pods)
@@ -192,6 +203,15 @@ def _waiting_reason(pod: Pod, name: str) -> str:
         if status.name == name and status.state.waiting is not None:
             return status.state.waiting.reason
     return "ContainerCreating"
+
+
+@web.middleware
+async def _masters_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.get_extra_info("ssl_object") is not None:
+        peer = subject(request.get_extra_info("peercert"))
+        if MASTERS not in peer.organizations:
+            raise Forbidden(f"{peer.name or 'nobody'} is no master: the node API serves masters")
+    return await handler(request)
 
 
 @web.middleware

@@ -16,6 +16,7 @@ from k8slite.roles.apiserver.admission.namespaces import (
     NamespaceExists,
     NamespaceLifecycle,
 )
+from k8slite.roles.apiserver.admission.nodes import NodeRestriction
 from k8slite.roles.apiserver.admission.quota import ResourceQuotas
 from k8slite.roles.apiserver.admission.request import Request
 from k8slite.roles.apiserver.admission.security import SecurityContextDeny
@@ -23,7 +24,8 @@ from k8slite.store.cache import WatchCache
 
 
 def chain(names: Sequence[str], cache: WatchCache) -> Admission:
-    """The plugins ``names``, in that order. Raises ValueError for a name that is none."""
+    """The plugins ``names``, in that order, behind the one that holds always: what a node may
+    write. Raises ValueError for a name that is none."""
     makers: dict[str, Callable[[], Plugin]] = {
         "AlwaysAdmit": AlwaysAdmit,
         "AlwaysDeny": AlwaysDeny,
@@ -42,7 +44,7 @@ def chain(names: Sequence[str], cache: WatchCache) -> Admission:
             f"--admission-control: {unknown[0]} is no admission plugin "
             f"(there are: {', '.join(makers)})"
         )
-    return Admission([makers[name]() for name in names])
+    return Admission([NodeRestriction(), *(makers[name]() for name in names)])
 
 
 __all__ = ["Admission", "Plugin", "Request", "chain"]
