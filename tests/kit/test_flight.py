@@ -67,3 +67,18 @@ def test_a_cancelled_asker_takes_nobody_along() -> None:
             await impatient
 
     run_virtual(play())
+
+
+def test_closing_leaves_no_question_behind() -> None:
+    async def play() -> None:
+        shared = Shared(Oracle(), "oracle")
+        askers = [asyncio.create_task(shared.ask())]
+        await asyncio.sleep(0.5)
+        askers.append(asyncio.create_task(shared.ask()))  # waits for the next question
+        await asyncio.sleep(0)
+        await shared.close()
+        found = await asyncio.gather(*askers, return_exceptions=True)
+        assert [type(answer) for answer in found] == [asyncio.CancelledError] * 2
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(play())

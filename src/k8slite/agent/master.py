@@ -7,7 +7,7 @@ store there is nobody to lead but this process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from k8slite.pki.files import Pki
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.authority import SharedAuthority
 from k8slite.roles.apiserver.bootstrap import MASTER_GRACE, Bootstrap
-from k8slite.roles.apiserver.components import Components
+from k8slite.roles.apiserver.components import Components, Probe
 from k8slite.roles.apiserver.leases import Holders
 from k8slite.roles.apiserver.local import LocalClient
 from k8slite.roles.apiserver.registry import Registry
@@ -32,7 +32,7 @@ from k8slite.roles.election import Election
 from k8slite.roles.scheduler import Scheduler
 from k8slite.store.base import Store
 from k8slite.store.cache import WatchCache
-from k8slite.store.opening import open_store
+from k8slite.store.opening import opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +44,26 @@ class Master:
     cache: WatchCache
     registry: Registry
     nodes: Holders
-    authority: SharedAuthority
     pki: Pki
+    authority: SharedAuthority
 
 
 @asynccontextmanager
 async def master(settings: Settings, clock: Clock) -> AsyncIterator[Master]:
     """Store, watch cache, registry and clients; entered when the cache holds everything."""
-    async with open_store(settings, clock) as store, asyncio.TaskGroup() as tasks:
-        pki = Pki(settings.data_dir, clock)
-        authority = SharedAuthority(store, pki)
-        await authority.settle()
+    async with opened(settings, clock) as store, asyncio.TaskGroup() as tasks:
         cache = WatchCache(store, SCHEME, clock)
         nodes = Holders(store, cache, "nodes", settings.node_grace)
         chosen = admission.chain(settings.admission_control, cache)
         registry = Registry(store, cache, SCHEME, clock, settings, chosen)
+        pki = Pki(settings.data_dir, clock)
+        authority = SharedAuthority(store, pki)
+        await authority.settle()
         client, informers = LocalClient(registry, nodes), CacheInformers(cache)
         around = Around(settings, clock, client, informers, pki, tasks)
         around.start("watch-cache", cache.run)
         await cache.wait_ready()
-        yield Master(around, store, cache, registry, nodes, authority, pki)
+        yield Master(around, store, cache, registry, nodes, pki, authority)
 
 
 class Leadership:
@@ -136,7 +136,7 @@ def start_control_plane(master: Master) -> ApiServer:
         health={"watch-cache": lambda: _undecodable(master.cache)},
         components=Components(
             {
-                "etcd-0": _store_health(master),
+                **_store_health(master),
                 "controller-manager": leadership.controllers_health,
                 "scheduler": leadership.scheduler_health,
             }
@@ -156,12 +156,23 @@ def start_control_plane(master: Master) -> ApiServer:
     return server
 
 
-def _store_health(master: Master) -> Callable[[], Any]:
-    async def health() -> str:
-        revision = await master.store.revision()
-        return f'{{"store":"{master.around.settings.store}","revision":{revision}}}'
+def _store_health(master: Master) -> dict[str, Probe]:
+    """A probe for each member of etcd, by the article's names; one for an embedded store."""
+    settings, store = master.around.settings, master.store
 
-    return health
+    def member(endpoint: str) -> Probe:
+        async def health() -> str:
+            await store.pool.health(endpoint)  # type: ignore[attr-defined]
+            return '{"health":"true"}'
+
+        return health
+
+    async def embedded() -> str:
+        return f'{{"store":"{settings.store}","revision":{await store.revision()}}}'
+
+    if settings.store != "etcd":
+        return {"etcd-0": embedded}
+    return {f"etcd-{number}": member(url) for number, url in enumerate(settings.etcd)}
 
 
 def _undecodable(cache: WatchCache) -> str:

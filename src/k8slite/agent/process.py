@@ -17,6 +17,7 @@ from k8slite.kit.clock import Clock
 from k8slite.pki.files import PkiError
 from k8slite.preflight import BadSettings, HostTaken, resolve
 from k8slite.roles.apiserver.server import PortInUse
+from k8slite.roles.kubelet.identity import JoinRefused
 from k8slite.store.base import StoreCorrupt, StoreUnavailable
 
 log = structlog.get_logger()
@@ -67,6 +68,7 @@ EXPECTED = (
     PermissionError,
     BadSettings,
     HostTaken,
+    JoinRefused,
 )
 
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import structlog
 
 from k8slite.agent.master import master, start_control_plane
+from k8slite.agent.node import joined
 from k8slite.agent.surroundings import Around
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
@@ -21,12 +22,21 @@ async def run(settings: Settings, clock: Clock) -> None:
     """Run this host's roles until cancelled."""
     claim = host_claim() if "i" in settings.roles else nullcontext()
     with claim:
+        if "a" not in settings.roles:
+            async with joined(settings, clock) as around:
+                start_node(around)
+                _told(settings)
+            return
         async with master(settings, clock) as control:
             server = start_control_plane(control)
             await server.started.wait()
             if "i" in settings.roles:
                 start_node(control.around)
-            log.info("started", role=settings.roles, node=settings.node_name)
+            _told(settings)
+
+
+def _told(settings: Settings) -> None:
+    log.info("started", role=settings.roles, node=settings.node_name)
 
 
 def start_node(around: Around) -> None:

@@ -30,6 +30,14 @@ class Shared(Generic[T]):
             self._next.add_done_callback(_seen)
         return await asyncio.shield(self._next)
 
+    async def close(self) -> None:
+        """Ask no more: whoever still waits is cancelled."""
+        flying = {task for task in (self._asked, self._next) if task is not None}
+        for task in flying:
+            task.cancel()
+        if flying:
+            await asyncio.wait(flying)
+
     async def _fly(self, before: asyncio.Task[T] | None) -> T:
         if before is not None:
             await asyncio.wait({before})

@@ -62,6 +62,10 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached or refuses to write; nothing was written."""
 
 
+class StoreRefuses(StoreUnavailable):
+    """It answers, and will not have us: waiting does not help."""
+
+
 class OutcomeUnknown(StoreError):
     """The answer was lost: the write may or may not have happened."""
 

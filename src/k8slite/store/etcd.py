@@ -25,6 +25,7 @@ import structlog
 from aetcd import rpc
 
 from k8slite.kit.clock import Clock
+from k8slite.kit.flight import Shared
 from k8slite.kit.tasks import stop
 from k8slite.store import etcd_leases
 from k8slite.store.base import (
@@ -105,12 +106,14 @@ class EtcdStore:
         self._order = count()
         self._compaction = Compaction(keep_revisions) if compacts else None
         self._compact_every = compact_every
+        self._present = Shared(self._ask_revision, "etcd-revision")
         self._resources: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
         """Raises StoreUnavailable."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.pool.close)
+            stack.push_async_callback(self._present.close)
             await self.pool.ready(self._clock.monotonic() + PATIENCE)
             reply, base = await self._range(self.base_key)
             self._hub = WatchHub(reply.header.revision + base)
@@ -218,6 +221,9 @@ class EtcdStore:
 
     async def revision(self) -> int:
         self._require_open()
+        return await self._present.ask()
+
+    async def _ask_revision(self) -> int:
         reply, base = await self._range(self.base_key, count_only=True)
         return await self._newest(reply.header.revision + base)
 

@@ -19,8 +19,8 @@ import structlog
 from aetcd import rpc
 
 from k8slite.kit.clock import Clock
-from k8slite.store.base import StoreUnavailable
-from k8slite.store.etcd_errors import EtcdError, EtcdRefuses, Verdict, classified, refused
+from k8slite.store.base import StoreRefuses, StoreUnavailable
+from k8slite.store.etcd_errors import EtcdError, Verdict, classified, refused
 
 log = structlog.get_logger()
 
@@ -51,18 +51,18 @@ class EtcdTls:
     key: Path | None = None
 
     def credentials(self) -> Any:
-        """Raises EtcdRefuses."""
+        """Raises StoreRefuses."""
         try:
             ca, cert, key = (
                 None if path is None else path.read_bytes()
                 for path in (self.ca, self.cert, self.key)
             )
         except OSError as error:
-            raise EtcdRefuses(
+            raise StoreRefuses(
                 f"{error.filename}: {error.strerror}: needed to speak with etcd"
             ) from None
         if (cert is None) != (key is None):
-            raise EtcdRefuses("etcd: a certificate needs its key: --etcd-cert and --etcd-key")
+            raise StoreRefuses("etcd: a certificate needs its key: --etcd-cert and --etcd-key")
         return grpc.ssl_channel_credentials(ca, key, cert)
 
 
@@ -250,7 +250,7 @@ class Pool:
         while True:
             try:
                 return await self.member()
-            except EtcdRefuses:
+            except StoreRefuses:
                 raise
             except StoreUnavailable:
                 if self._closed or self._clock.monotonic() >= end:
@@ -348,7 +348,7 @@ class Pool:
                 probe.add_done_callback(self._discard)
                 probe.cancel()
         if all(error.verdict is Verdict.REFUSED for error in failures.values()):
-            raise EtcdRefuses(str(refused(failures[order[0]])))
+            raise StoreRefuses(str(refused(failures[order[0]])))
         told = ", ".join(f"{endpoint} ({failures[endpoint].text})" for endpoint in order)
         raise StoreUnavailable(f"etcd cannot be reached: {told}")
 
@@ -405,6 +405,19 @@ class Pool:
         self.metadata = (self.metadata[0], ("token", reply.token))
 
     # -- health ---------------------------------------------------------------------------------
+
+    async def health(self, endpoint: str) -> None:
+        """Does this member answer, and has it a leader? Raises StoreUnavailable."""
+        member = Member(endpoint, self._tls, self._clock)
+        try:
+            request = rpc.RangeRequest(key=b"health", count_only=True)
+            await member.ask(member.kv.Range, request, READ, self.metadata)
+        except EtcdError as error:
+            # That we may not read this key is an answer as well.
+            if error.verdict is not Verdict.REFUSED or "permission denied" not in error.text:
+                raise StoreUnavailable(f"{endpoint}: {error.text}") from None
+        finally:
+            await member.close(at_once=True)
 
     async def watch_health(self, is_stuck: Callable[[], bool]) -> None:
         """Leave a member that is silent although it is asked, or that ``is_stuck``; for ever."""

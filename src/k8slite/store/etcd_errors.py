@@ -27,10 +27,6 @@ class EtcdError(Exception):
         self.text = text
 
 
-class EtcdRefuses(StoreUnavailable):
-    """Every endpoint answers, and none will have us: waiting does not help."""
-
-
 #: etcd's words for what it refused before it proposed anything.
 _BUSY = ("etcdserver: no leader", "etcdserver: too many requests", "etcdserver: not capable")
 _TOKEN = ("etcdserver: invalid auth token", "etcdserver: revision of auth store is old")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import structlog
+
 from k8slite.config import Settings
+from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
-from k8slite.store.base import Store, StoreUnavailable
+from k8slite.store.base import Store, StoreRefuses, StoreUnavailable
+
+log = structlog.get_logger()
+
+_RETRY = Backoff(initial=0.2, maximum=2.0)
 
 STORE_FILE = "store.db"
 
@@ -44,6 +53,35 @@ def open_store(settings: Settings, clock: Clock, *, compacts: bool = True) -> St
             compacts=compacts,
         )
     raise ValueError(f"--store {settings.store}: sqlite, memory or etcd")
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, clock: Clock, *, compacts: bool = True
+) -> AsyncIterator[Store]:
+    """The store, entered. An etcd that is not up yet is waited for: after a power cut everybody
+    starts at once, and etcd needs its members first.
+
+    Raises StoreCorrupt, and StoreUnavailable where waiting would not help.
+    """
+    store = open_store(settings, clock, compacts=compacts)
+    failures, told = 0, ""
+    while True:
+        try:
+            await store.__aenter__()
+            break
+        except StoreUnavailable as error:
+            if settings.store != "etcd" or isinstance(error, StoreRefuses):
+                raise
+            failures += 1
+            if str(error) != told:
+                told = str(error)
+                log.warning("waiting for the store", error=told)
+            await clock.sleep(_RETRY.delay(failures))
+    try:
+        yield store
+    finally:
+        await store.__aexit__(None, None, None)
 
 
 def _password(path: Path | None) -> str:
