@@ -174,14 +174,29 @@ def _listed(words: list[str] | None) -> tuple[str, ...]:
     return tuple(part for word in words or () for part in word.split(",") if part)
 
 
-def command(run: Callable[[Settings], None]) -> Callable[..., None]:
-    """A typer command with all of these flags that calls ``run`` with their settings."""
+def command(
+    run: Callable[[Settings], None], instead: Callable[..., bool] | None = None
+) -> Callable[..., None]:
+    """A typer command with all of these flags that calls ``run`` with their settings.
+
+    ``instead`` has flags of its own and is asked first: True when it has done all there was to do.
+    Its parameter ``foreign`` are the names of the flags here that were given beside its own.
+    """
+    parameters = dict(inspect.signature(parse, eval_str=True).parameters)
+    firsts = dict(inspect.signature(instead, eval_str=True).parameters) if instead else {}
+    firsts.pop("foreign", None)
 
     def with_flags(**given: Any) -> None:
+        if instead is not None:
+            first = {name: given.pop(name) for name in firsts}
+            foreign = [n for n, value in given.items() if value != parameters[n].default]
+            if instead(**first, foreign=tuple(foreign)):
+                return
         run(parse(**given))
 
-    signature = inspect.signature(parse, eval_str=True)
-    with_flags.__signature__ = signature.replace(return_annotation=None)  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()}
+    both = {**firsts, **parameters}
+    signature = inspect.Signature(list(both.values()))
+    with_flags.__signature__ = signature  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {n: p.annotation for n, p in both.items()}
     with_flags.__doc__ = run.__doc__
     return with_flags

@@ -1,4 +1,4 @@
-"""``k8slite up`` and ``k8slite down``: a cluster of this machine alone."""
+"""``k8slite up`` and ``k8slite down``: a cluster of this machine alone, or of a file's hosts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from k8slite.cli import cluster
 from k8slite.config import Settings
 
 
@@ -17,7 +18,7 @@ def _fail(error: Exception) -> typer.Exit:
 
 
 def up(settings: Settings) -> None:
-    """Bring up a cluster on this machine and wait until its node is Ready."""
+    """Bring up a cluster on this machine, or with -c on hosts, and wait until it is Ready."""
     from k8slite.agent import uninstall
     from k8slite.api.errors import ApiError
     from k8slite.client.http import HttpClient
@@ -49,15 +50,43 @@ def up(settings: Settings) -> None:
         raise _fail(error) from None
 
 
+def up_many(
+    config: cluster.OptionalConfig = None,
+    identity: cluster.Identity = None,
+    sudo_password_file: cluster.SudoPassword = None,
+    ssh_port: cluster.SshPort = None,
+    kubeconfig: cluster.Kubeconfig = "",
+    foreign: tuple[str, ...] = (),
+) -> bool:
+    """``up -c FILE``: False where there is no file. ``foreign`` are flags of the other ``up``."""
+    if config is None:
+        return False
+    if foreign:
+        flag = f"--{foreign[0].replace('_', '-')}"
+        raise _fail(
+            ValueError(f"{flag} is for a cluster of this machine alone: with -c the file decides")
+        )
+    cluster.up(config, cluster.Login(identity, sudo_password_file, ssh_port, kubeconfig))
+    return True
+
+
 def down(
+    config: cluster.OptionalConfig = None,
     data_dir: Annotated[Path, typer.Option(help="The cluster's data folder.")] = Path(
         "/var/lib/k8slite"
     ),
     keep_data: Annotated[
         bool, typer.Option("--keep-data", help="Keep store, certificates and logs.")
     ] = False,
+    identity: cluster.Identity = None,
+    sudo_password_file: cluster.SudoPassword = None,
+    ssh_port: cluster.SshPort = None,
+    kubeconfig: cluster.Kubeconfig = "",
 ) -> None:
-    """Stop the cluster of this machine and leave the host as it was found."""
+    """Stop a cluster and leave its hosts, or this one, as they were found."""
+    if config is not None:
+        cluster.down(config, cluster.Login(identity, sudo_password_file, ssh_port, kubeconfig))
+        return
     from k8slite.agent import uninstall
     from k8slite.deploy.host import HostError
     from k8slite.deploy.local import LocalCluster, recorded_settings

@@ -19,8 +19,12 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 #: Command → what the help says of it. ``ctl`` is a group of its own.
 _COMMANDS = {
     "agent": "Run this host's part of a cluster until it is stopped",
-    "up": "Bring up a cluster on this machine and wait until its node is Ready",
-    "down": "Stop the cluster of this machine and leave the host as it was found",
+    "up": "Bring up a cluster on this machine, or on the hosts of config-default.sh (-c)",
+    "down": "Stop a cluster and leave its hosts as they were found",
+    "validate": "Check config-default.sh, its hosts and the cluster on them; changes nothing",
+    "add-node": "Install one more host into a running cluster",
+    "remove-node": "Drain a node, take it out and leave its host as it was found",
+    "upgrade": "Put this k8slite on every node, one after another; pods go on running",
     "ctl": "The command line of a cluster: see, make and change what runs there",
 }
 
@@ -33,8 +37,18 @@ def _agent() -> Callable[..., None]:
 
 def _up() -> Callable[..., None]:
     flags, host = import_module("k8slite.cli.flags"), import_module("k8slite.cli.host")
-    wrapped: Callable[..., None] = flags.command(host.up)
+    wrapped: Callable[..., None] = flags.command(host.up, host.up_many)
     return wrapped
+
+
+def _of_cluster(name: str) -> Callable[[], Callable[..., None]]:
+    """A loader of a command in ``cli.cluster``."""
+
+    def load() -> Callable[..., None]:
+        found: Callable[..., None] = getattr(import_module("k8slite.cli.cluster"), name)
+        return found
+
+    return load
 
 
 def _down() -> Callable[..., None]:
@@ -42,7 +56,19 @@ def _down() -> Callable[..., None]:
     return down
 
 
-_LOADERS: dict[str, Callable[[], Callable[..., None]]] = {"agent": _agent, "up": _up, "down": _down}
+_LOADERS: dict[str, Callable[[], Callable[..., None]]] = {
+    "agent": _agent,
+    "up": _up,
+    "down": _down,
+    "validate": _of_cluster("validate"),
+    "add-node": _of_cluster("add_node"),
+    "remove-node": _of_cluster("remove_node"),
+    "upgrade": _of_cluster("upgrade"),
+}
+#: Commands with commands of their own, by module.
+_GROUPS = {"ctl": "k8slite.cli.ctl.app", "host": "k8slite.cli.onhost"}
+#: What `up -c` and its kin run on hosts; not for people, so no help mentions it.
+_HIDDEN = {"host": "What `up -c` runs on each host"}
 
 
 def _not_loaded() -> None:
@@ -58,11 +84,13 @@ def build(called: str) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    for name, told in _COMMANDS.items():
+    for name, told in (_COMMANDS | _HIDDEN).items():
+        hidden = name in _HIDDEN
         if name != called:
-            app.command(name, short_help=told)(_not_loaded)
-        elif name == "ctl":
-            app.add_typer(import_module("k8slite.cli.ctl.app").app, name="ctl", short_help=told)
+            app.command(name, short_help=told, hidden=hidden)(_not_loaded)
+        elif name in _GROUPS:
+            group = import_module(_GROUPS[name]).app
+            app.add_typer(group, name=name, short_help=told, hidden=hidden)
         else:
             app.command(name, short_help=told)(_LOADERS[name]())
     app.callback()(_root)
@@ -80,7 +108,7 @@ def _root() -> None:
 
 def _called(words: Sequence[str]) -> str:
     """The command among the words of a command line, or ""."""
-    return next((word for word in words if word in _COMMANDS), "")
+    return next((word for word in words if word in _COMMANDS or word in _HIDDEN), "")
 
 
 def run(words: Sequence[str]) -> int:

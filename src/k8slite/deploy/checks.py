@@ -89,7 +89,7 @@ def _host(
 
 def _system(facts: HostFacts, needs: Needs) -> list[str]:
     problems = []
-    if facts.arch and facts.arch != needs.arch:
+    if facts.arch and needs.arch and facts.arch != needs.arch:
         problems.append(
             f"is {facts.arch} and this machine {needs.arch}: what travels runs on {needs.arch} "
             "only; install from a machine of the host's kind"

@@ -28,6 +28,16 @@ class HostError(Exception):
 
 
 @dataclass(slots=True)
+class DockerConfig:
+    """daemon.json as it was and as we left it; None: there was no such file."""
+
+    before: str | None
+    after: str
+    changed: list[str]
+    folder: bool  # was there /etc/docker?
+
+
+@dataclass(slots=True)
 class HostRecord:
     """What ``up`` found and started, kept on disk so that ``down`` can put it back."""
 
@@ -39,11 +49,19 @@ class HostRecord:
     agent_pid: int = 0
     settings: dict[str, Any] = field(default_factory=dict)  # what the agent was started with
     agent_started: str = ""  # the kernel's start time of the pid, so that no stranger is killed
+    # Of a host of a cluster from a file:
+    docker_script: bool = False  # started through /etc/init.d
+    docker_service: bool = False  # started by a service of ours
+    docker_config: DockerConfig | None = None  # where daemon.json was changed
+    mounts: list[str] = field(default_factory=list)  # below the data folder, before us
 
     @classmethod
     def load(cls, path: Path) -> HostRecord | None:
         try:
-            return cls(**json.loads(path.read_text()))
+            record = cls(**json.loads(path.read_text()))
+            if isinstance(record.docker_config, dict):
+                record.docker_config = DockerConfig(**record.docker_config)
+            return record
         except FileNotFoundError:
             return None
         except OSError as error:

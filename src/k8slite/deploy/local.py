@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,18 @@ def plain(settings: Settings) -> dict[str, Any]:
 def recorded_settings(data_dir: Path) -> Settings:
     """The settings that ``up`` ran with, from the record it left in ``data_dir``."""
     record = HostRecord.load(Places(data_dir).record)
-    known = dict(record.settings) if record else {}
+    return replace(settings_of(record.settings if record else {}), data_dir=data_dir)
+
+
+def settings_of(plain: Mapping[str, Any]) -> Settings:
+    """The way back from ``plain``; what is left out has its default."""
+    known = dict(plain)
     for field in fields(Settings):
         if field.name in known and "Path" in str(field.type) and known[field.name] is not None:
             known[field.name] = Path(known[field.name])
         elif isinstance(known.get(field.name), list):
             known[field.name] = tuple(known[field.name])
-    return Settings(**{**known, "data_dir": data_dir})
+    return Settings(**known)
 
 
 def agent_words(settings: Settings) -> list[str]:

@@ -6,7 +6,7 @@ cache knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from k8slite.roles.apiserver.admission.always import AlwaysAdmit, AlwaysDeny
 from k8slite.roles.apiserver.admission.chain import Admission, Plugin
@@ -26,25 +26,27 @@ from k8slite.store.cache import WatchCache
 def chain(names: Sequence[str], cache: WatchCache) -> Admission:
     """The plugins ``names``, in that order, behind the one that holds always: what a node may
     write. Raises ValueError for a name that is none."""
-    makers: dict[str, Callable[[], Plugin]] = {
-        "AlwaysAdmit": AlwaysAdmit,
-        "AlwaysDeny": AlwaysDeny,
-        "NamespaceLifecycle": lambda: NamespaceLifecycle(
-            cache, provisioned="NamespaceAutoProvision" in names
-        ),
-        "NamespaceAutoProvision": lambda: NamespaceAutoProvision(cache),
-        "NamespaceExists": lambda: NamespaceExists(cache),
-        "LimitRanger": lambda: LimitRanger(cache),
-        "ResourceQuota": lambda: ResourceQuotas(cache),
-        "SecurityContextDeny": SecurityContextDeny,
-    }
-    unknown = [name for name in names if name not in makers]
+    unknown = [name for name in names if name not in PLUGINS]
     if unknown:
         raise ValueError(
             f"--admission-control: {unknown[0]} is no admission plugin "
-            f"(there are: {', '.join(makers)})"
+            f"(there are: {', '.join(PLUGINS)})"
         )
-    return Admission([NodeRestriction(), *(makers[name]() for name in names)])
+    return Admission([NodeRestriction(), *(PLUGINS[name](cache, names) for name in names)])
 
 
-__all__ = ["Admission", "Plugin", "Request", "chain"]
+#: Name → how it is made from the cache and the names of all that were chosen.
+PLUGINS: Mapping[str, Callable[[WatchCache, Sequence[str]], Plugin]] = {
+    "AlwaysAdmit": lambda _cache, _names: AlwaysAdmit(),
+    "AlwaysDeny": lambda _cache, _names: AlwaysDeny(),
+    "NamespaceLifecycle": lambda cache, names: NamespaceLifecycle(
+        cache, provisioned="NamespaceAutoProvision" in names
+    ),
+    "NamespaceAutoProvision": lambda cache, _names: NamespaceAutoProvision(cache),
+    "NamespaceExists": lambda cache, _names: NamespaceExists(cache),
+    "LimitRanger": lambda cache, _names: LimitRanger(cache),
+    "ResourceQuota": lambda cache, _names: ResourceQuotas(cache),
+    "SecurityContextDeny": lambda _cache, _names: SecurityContextDeny(),
+}
+
+__all__ = ["PLUGINS", "Admission", "Plugin", "Request", "chain"]
