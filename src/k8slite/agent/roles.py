@@ -40,15 +40,17 @@ def _told(settings: Settings) -> None:
 
 
 def start_node(around: Around) -> None:
-    """Role i: kubelet and service proxy."""
+    """Role i: kubelet, service proxy and overlay."""
     from k8slite.roles.kubelet import Kubelet
     from k8slite.roles.kubelet.docker import DockerRuntime
+    from k8slite.roles.overlay import Overlay
 
     settings, clock = around.settings, around.clock
     runtime = DockerRuntime(settings, clock)
+    overlay = Overlay(settings, around.informers, around.recorder("overlay"), clock)
     kubelet = Kubelet(
         settings, around.client, around.informers, around.recorder("kubelet"), clock, runtime,
-        around.certificates,
+        around.certificates, network_trouble=lambda: overlay.trouble,
     )  # fmt: skip
     edge = choose_edge(clock)
     proxy = Proxy(settings, around.informers, around.recorder("kube-proxy"), clock, edge)
@@ -61,10 +63,12 @@ def start_node(around: Around) -> None:
 
     around.start("kubelet", kubelet.run)
     around.start("proxy", run_proxy)
+    around.start("overlay", overlay.run)
 
 
 async def uninstall(settings: Settings) -> list[str]:
     """Remove what an agent with these settings declared on the host; says what was removed."""
+    from k8slite.roles import overlay
     from k8slite.roles.kubelet.docker import DockerRuntime
 
     clock = Clock()
@@ -72,4 +76,5 @@ async def uninstall(settings: Settings) -> list[str]:
     edge = choose_edge(clock)
     await edge.remove()
     await edge.close()
+    removed += await overlay.remove(settings)
     return [*removed, "chains KUBE-PORTALS-CONTAINER and KUBE-PORTALS-HOST"]

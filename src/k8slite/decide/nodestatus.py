@@ -39,6 +39,7 @@ class HostFacts:
     pids_free: float
     info: NodeSystemInfo
     trouble: str  # why no pod can be run now, or ""
+    network: str = ""  # why pods cannot reach those of other nodes, or ""
 
 
 def node_status(old: NodeStatus, facts: HostFacts, now: float) -> NodeStatus:
@@ -74,7 +75,9 @@ def _timeless(status: NodeStatus) -> NodeStatus:
 
 def _conditions(old: NodeStatus, facts: HostFacts, now: float) -> tuple[NodeCondition, ...]:
     low_disk = facts.disk_free < LOW_DISK or facts.inodes_free < LOW_INODES
+    before = {condition.type: condition for condition in old.conditions}
     wanted = (
+        *_network(facts.network, "NetworkUnavailable" in before),
         _pressure("MemoryPressure", facts.memory_free < LOW_MEMORY, "Memory", "memory available"),
         _pressure("DiskPressure", low_disk, "Disk", "disk pressure"),
         _pressure("PIDPressure", facts.pids_free < LOW_PIDS, "PID", "PID available"),
@@ -82,10 +85,17 @@ def _conditions(old: NodeStatus, facts: HostFacts, now: float) -> tuple[NodeCond
         if facts.trouble
         else ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
     )
-    before = {condition.type: condition for condition in old.conditions}
     ours = {type_ for type_, *_ in wanted}
     others = tuple(c for c in old.conditions if c.type not in ours)
     return others + tuple(_condition(before.get(wish[0]), wish, now) for wish in wanted)
+
+
+def _network(trouble: str, told: bool) -> list[tuple[str, str, str, str]]:
+    """Said when there is trouble, and from then on also when there is none any more."""
+    if trouble:
+        return [("NetworkUnavailable", "True", "PodNetworkTrouble", trouble)]
+    right = ("NetworkUnavailable", "False", "PodNetworkReady", "pods reach those of other nodes")
+    return [right] if told else []
 
 
 def _pressure(type_: str, low: bool, what: str, noun: str) -> tuple[str, str, str, str]:

@@ -129,7 +129,7 @@ class LegacyEdge:
             self._left = nat.info()
 
     def _remove(self) -> None:
-        if self._nat is None and not _nat_exists():
+        if self._nat is None and not legacy_table_exists("nat"):
             return  # looking for our chains would make the table
         nat = self._open()
         with xtables_lock(self._clock, self._lock_wait, self._lock_path):
@@ -139,12 +139,22 @@ class LegacyEdge:
             self._left = None
 
 
-def _nat_exists() -> bool:
-    """Whether this network namespace has a legacy nat table already; asking makes none."""
+def legacy_table_exists(name: str) -> bool:
+    """Whether this network namespace has the legacy table already; asking makes none."""
     try:
-        return "nat" in _LEGACY_TABLES.read_text().split()
+        return name in _LEGACY_TABLES.read_text().split()
     except OSError:
         return False
+
+
+def table_info(libc: ctypes.CDLL, raw: socket.socket, table: str) -> bytes:
+    """A legacy table's hooks, number of rules and size, asked over a raw socket. A foreign change
+    that keeps all of these is found by a full comparison only. Makes a table that is not there."""
+    buffer = ctypes.create_string_buffer(table.encode(), _INFO_BYTES)
+    size = ctypes.c_uint32(_INFO_BYTES)
+    if libc.getsockopt(raw.fileno(), socket.SOL_IP, _IPT_SO_GET_INFO, buffer, ctypes.byref(size)):
+        raise NetfilterError(f"cannot read the {table} table: errno {ctypes.get_errno()}")
+    return buffer.raw
 
 
 def _import_iptc() -> Any:
@@ -194,15 +204,8 @@ class _Nat:
         self._table.close()
 
     def info(self) -> bytes:
-        """What identifies the table's state without reading it: its hooks, number of rules and
-        size. A foreign change that keeps all of these is found by the next ``sync``."""
-        buffer = ctypes.create_string_buffer(b"nat", _INFO_BYTES)
-        size = ctypes.c_uint32(_INFO_BYTES)
-        fd = self._socket.fileno()
-        level = socket.SOL_IP
-        if self._libc.getsockopt(fd, level, _IPT_SO_GET_INFO, buffer, ctypes.byref(size)):
-            raise NetfilterError(f"cannot read the nat table: errno {ctypes.get_errno()}")
-        return buffer.raw
+        """What identifies the table's state without reading it (see ``table_info``)."""
+        return table_info(self._libc, self._socket, "nat")
 
     def refresh(self) -> None:
         """Read the table as it is now; forget what was not committed."""

@@ -97,9 +97,9 @@ class Nftables:
             del handles[rule]
         handles.update(added)
 
-    def delete_nat(self, generation: bytes) -> None:
-        """Delete the table ``ip nat``, unless something changed since ``generation``."""
-        name = _attribute(_TABLE, b"nat\0")
+    def delete_table(self, table: str, generation: bytes) -> None:
+        """Delete the table ``ip <table>``, unless something changed since ``generation``."""
+        name = _attribute(_TABLE, table.encode() + b"\0")
         begin = self._bracket(_BATCH_BEGIN, _attribute(1, generation))
         delete = self._message(_DELTABLE, _ACK, name)
         self._link.send(begin + delete + self._bracket(_BATCH_END, b""))

@@ -11,27 +11,15 @@ rule the tool reads all of its chain (60 ms at 5,000 rules).
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
-from k8slite.netfilter.edge import (
-    Drifted,
-    Locked,
-    NetfilterError,
-    NotPermitted,
-    Thread,
-    Unsupported,
-)
+from k8slite.netfilter.edge import Drifted, Thread
 from k8slite.netfilter.nftables import MOST_EDITS, Handles, Nftables
 from k8slite.netfilter.rules import CHAINS, JUMPS, Change, Rule, difference, parse
+from k8slite.netfilter.tool import NFT, find_tool, run_tool
 
 _RESTORE = ("iptables-nft-restore", "iptables-restore")
 _SAVE = ("iptables-nft-save", "iptables-save")
-
-#: Seconds after which a tool that does not end is an error.
-_PATIENCE = 30.0
 
 
 class NftEdge:
@@ -75,7 +63,7 @@ class NftEdge:
         """The restore and the save program. Raises Unsupported, NotPermitted."""
         if self._tools is None:
             self._kernel = Nftables()
-            found = [_first_nft(names) for names in (_RESTORE, _SAVE)]
+            found = [find_tool(NFT, names) for names in (_RESTORE, _SAVE)]
             self._tools = (found[0], found[1])
             self._list()
         return self._tools
@@ -172,17 +160,17 @@ class NftEdge:
         before = self._kernel.generation()
         if self._list().empty:
             try:
-                self._kernel.delete_nat(before)
+                self._kernel.delete_table("nat", before)
             except Drifted:
                 pass  # somebody begins to use it
 
     def _list(self) -> _Listing:
         tool = (self._tools or self._probe())[1]
-        return _Listing(_run([tool, "-t", "nat"], "").splitlines())
+        return _Listing(run_tool([tool, "-t", "nat"], "").splitlines())
 
     def _restore(self, lines: Iterable[str]) -> None:
         text = "\n".join(("*nat", *lines, "COMMIT", ""))
-        _run([self._probe()[0], "--noflush"], text)
+        run_tool([self._probe()[0], "--noflush"], text)
 
 
 class _Listing:
@@ -223,32 +211,3 @@ class _Listing:
 
 def _edits(change: Change) -> list[str]:
     return [f"-D {rule.chain} {rule.body}" for rule in change.remove] + list(map(str, change.add))
-
-
-def _first_nft(names: Sequence[str]) -> str:
-    """The first of the programs that is there and speaks nftables."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    for name in names:
-        program = shutil.which(name, path=path)
-        if program and "nf_tables" in _run([program, "--version"], ""):
-            return program
-    raise Unsupported(f"none of {', '.join(names)} is installed; apt install iptables")
-
-
-def _run(command: Sequence[str], text: str) -> str:
-    try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Locked(f"{command[0]} did not end within {_PATIENCE:g} s") from error
-    except OSError as error:
-        raise Unsupported(f"cannot run {command[0]}: {error.strerror}") from error
-    if done.returncode == 0:
-        return done.stdout
-    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-    if "ermission denied" in said or "must be root" in said:
-        raise NotPermitted(f"changing iptables needs root or CAP_NET_ADMIN ({said})")
-    if done.returncode == 4:  # RESOURCE_PROBLEM: somebody else's transaction came first
-        raise Locked(f"{command[0]}: {said}")
-    raise NetfilterError(f"{command[0]}: {said}")

@@ -1,4 +1,5 @@
-"""The pod network between hosts: which node has which subnet, and the way there.
+"""The pod network between hosts: the way to the pods of other nodes, and what may pass.
 
-Law: ``subnets`` and ``routes`` are pure; ``edge`` (pyroute2) and ``firewall`` do what they say.
+Law: ``routes`` and ``firewall`` are pure and say what should be; ``edge`` (pyroute2), ``tables``
+(the iptables tools) and ``uplink`` make it so and decide nothing.
 """

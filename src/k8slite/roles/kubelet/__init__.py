@@ -7,6 +7,7 @@ of containers) and in the API; whatever else it keeps may be lost at any moment.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from k8slite.api.kinds import CONFIG_MAP, NODE, POD, SECRET, SERVICE
@@ -32,7 +33,8 @@ __all__ = ["Kubelet"]
 class Kubelet:
     """Composes the kubelet's parts.
 
-    Without ``pki`` the node API is not served; ``volumes`` None keeps them below ``data_dir``.
+    Without ``pki`` the node API is not served; ``volumes`` None keeps them below ``data_dir``;
+    ``network_trouble`` says why pods cannot reach those of other nodes, or "".
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Kubelet:
         runtime: Runtime,
         pki: Certificates | None = None,
         volumes: PodFiles | None = None,
+        *,
+        network_trouble: Callable[[], str] = lambda: "",
     ) -> None:
         self._informers = informers
         self._runtime = runtime
@@ -55,7 +59,9 @@ class Kubelet:
         self._manifests = Manifests(directory, sources, settings.node_name, clock)
         self._mirrors = Mirrors(sources, clock)
         self._registration = Registration(settings, client, informers.of(NODE))
-        self._node = NodeReporter(settings, client, self._registration, recorder, clock, runtime)
+        self._node = NodeReporter(
+            settings, client, self._registration, recorder, clock, runtime, network_trouble
+        )
         self._garbage = GarbageCollector(settings, clock, runtime)
         self._server = (
             None if pki is None else NodeServer(settings, clock, runtime, sources.all, pki)

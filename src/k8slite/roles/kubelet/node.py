@@ -11,6 +11,7 @@ import dataclasses
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -43,6 +44,7 @@ class NodeReporter:
         recorder: EventRecorder,
         clock: Clock,
         runtime: Runtime,
+        network_trouble: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._client = client
@@ -50,6 +52,7 @@ class NodeReporter:
         self._recorder = recorder
         self._clock = clock
         self._runtime = runtime
+        self._network_trouble = network_trouble
         self._news = asyncio.Event()
 
     async def run(self) -> None:
@@ -90,8 +93,9 @@ class NodeReporter:
             self._news.set()  # somebody else wrote the node: look at it again
             return
         facts = measure(self._settings, self._runtime)
-        if trouble:
-            facts = dataclasses.replace(facts, trouble=trouble)
+        facts = dataclasses.replace(
+            facts, trouble=trouble or facts.trouble, network=self._network_trouble()
+        )
         now = self._clock.now()
         status = node_status(node.status, facts, now)
         if not worth_writing(node.status, status, now):

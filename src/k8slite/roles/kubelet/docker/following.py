@@ -17,6 +17,8 @@ from k8slite.config import Settings
 from k8slite.decide.pods.state import ObservedContainer, Run
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
+from k8slite.network.routes import pod_mtu
+from k8slite.network.uplink import NoUplink, find_uplink
 from k8slite.roles.kubelet.docker import names, network
 from k8slite.roles.kubelet.docker.engine import TROUBLES, Door, connected, sentence
 from k8slite.roles.kubelet.docker.images import ImageStore
@@ -116,7 +118,11 @@ class Follower:
     async def _prepare(self, docker: Docker, version: dict[str, Any], pods: PodNetwork) -> None:
         await ensure_pause(docker)
         settings = self._settings
-        cidr = await network.ensure(docker, settings.docker_network, pods)
+        mtu = 0  # the engine's own idea, where the node's address is on no interface
+        with suppress(NoUplink):
+            mtu = pod_mtu(settings.overlay, find_uplink(settings.node_ip).mtu)
+        options = network.options(str(version["ApiVersion"]), mtu)
+        cidr = await network.ensure(docker, settings.docker_network, pods, options)
         engine = await docker.system.info()
         self.info = RuntimeInfo(
             "docker", str(version["Version"]), str(engine.get("DockerRootDir", "")), cidr

@@ -1,0 +1,59 @@
+"""Running the iptables tools: which of them speak to which kernel tables, and what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from k8slite.netfilter.edge import Locked, NetfilterError, NotPermitted, Unsupported
+
+#: What a tool's ``--version`` says in brackets: where it keeps its rules.
+NFT, LEGACY = "nf_tables", "legacy"
+
+#: Seconds after which a tool that does not end is an error.
+_PATIENCE = 30.0
+
+
+def find_tool(variant: str, names: Sequence[str]) -> str:
+    """The path of the first of the programs that is there and of ``variant``. Raises Unsupported,
+    NetfilterError."""
+    for name in names:
+        program = _which(name)
+        if program and variant in run_tool([program, "--version"]):
+            return program
+    raise Unsupported(f"none of {', '.join(names)} is installed; apt install iptables")
+
+
+def variant_of(name: str) -> str:
+    """The variant of the program of this name; "" when it is not installed."""
+    program = _which(name)
+    if not program:
+        return ""
+    said = run_tool([program, "--version"])
+    return next((variant for variant in (NFT, LEGACY) if variant in said), LEGACY)
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def run_tool(command: Sequence[str], text: str = "") -> str:
+    """Run it with ``text`` as its input; what it printed. Raises NetfilterError."""
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Locked(f"{command[0]} did not end within {_PATIENCE:g} s") from error
+    except OSError as error:
+        raise Unsupported(f"cannot run {command[0]}: {error.strerror}") from error
+    if done.returncode == 0:
+        return done.stdout
+    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+    if "ermission denied" in said or "must be root" in said:
+        raise NotPermitted(f"changing iptables needs root or CAP_NET_ADMIN ({said})")
+    if done.returncode == 4:  # RESOURCE_PROBLEM: somebody else's transaction came first
+        raise Locked(f"{command[0]}: {said}")
+    raise NetfilterError(f"{command[0]}: {said}")
