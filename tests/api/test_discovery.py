@@ -54,12 +54,14 @@ WIDGET = Kind(
 
 def test_a_named_group_follows_from_its_kinds() -> None:
     scheme = Scheme((POD, WIDGET))
-    [group] = discovery.api_group_list(scheme)["groups"]
+    group, policy = discovery.api_group_list(scheme)["groups"]
     assert group["name"] == "example.com"
     assert group["preferredVersion"] == {"groupVersion": "example.com/v1", "version": "v1"}
     listed = discovery.api_resource_list(scheme, "example.com", "v1")
     assert [resource["name"] for resource in listed["resources"]] == ["widgets"]
     assert discovery.api_group_list(SCHEME)["kind"] == "APIGroupList"
+    # Where it is not named, kubectl asks for no evictions.
+    assert policy["name"] == "policy"
 
 
 def test_the_aggregated_form_says_the_same() -> None:
@@ -71,7 +73,8 @@ def test_the_aggregated_form_says_the_same() -> None:
     assert pods["responseKind"] == {"group": "", "version": "v1", "kind": "Pod"}
     assert pods["scope"] == "Namespaced"
     assert {sub["subresource"] for sub in pods["subresources"]} == set(POD.subresources)
-    assert discovery.aggregated(SCHEME, core=False)["items"] == []
+    [policy] = discovery.aggregated(SCHEME, core=False)["items"]
+    assert (policy["metadata"]["name"], policy["versions"][0]["resources"]) == ("policy", [])
     named = discovery.aggregated(Scheme((POD, WIDGET)), core=False, version="v2beta1")
     assert named["apiVersion"] == "apidiscovery.k8s.io/v2beta1"
     assert named["items"][0]["metadata"]["name"] == "example.com"

@@ -347,6 +347,52 @@ def test_cordon_and_uncordon(ctl: Ctl) -> None:
     assert ctl("cordon", "absent").err == 'Error from server: nodes "absent" not found\n'
 
 
+def test_drain_empties_a_node_of_what_would_be_made_again(
+    ctl: Ctl, namespace: str, file: Callable[[str], str]
+) -> None:
+    n, mine = ("-n", namespace), ("--pod-selector", f"part-of={namespace}")
+    try:
+        ctl("run", "web", "--image=nginx", f"--labels=part-of={namespace}", *n)
+        [web] = eventually(lambda: running(ctl, namespace))
+        assert ctl("drain", NODE, *mine).lines[0] == f"nodes/{NODE} cordoned"
+        # It was made anew, and waits for a node.
+        [again] = ctl("get", "pods", *n, "-o", "jsonpath={.items[*].metadata.name}").out.split()
+        assert again != web
+        assert running(ctl, namespace) == []
+        ctl("uncordon", NODE)
+        eventually(lambda: running(ctl, namespace) == [again])
+    finally:
+        ctl("uncordon", NODE)
+
+
+def test_drain_asks_before_a_pod_is_lost_for_good(
+    ctl: Ctl, namespace: str, file: Callable[[str], str]
+) -> None:
+    n, mine = ("-n", namespace), ("--pod-selector", "app=lone")
+    try:
+        ctl("create", "-f", file(POD), *n)
+        eventually(lambda: running(ctl, namespace))
+        refused = ctl("drain", NODE, *mine)
+        assert refused.code == 1
+        assert refused.err == (
+            f"Error: nodes/{NODE}: cannot delete pods without a controller: {namespace}/lone "
+            "(use --force to override)\n"
+        )
+        assert running(ctl, namespace) == ["lone"]
+        forced = ctl("drain", NODE, *mine, "--force", "--grace-period=1", "--timeout=20")
+        assert forced.lines[1:] == ["pods/lone evicted", f"nodes/{NODE} drained"]
+        assert "deleting pods without a controller" in forced.err
+        assert ctl("drain", "absent").err.startswith("Error from server: ")
+    finally:
+        ctl("uncordon", NODE)
+
+
+def running(ctl: Ctl, namespace: str) -> list[str]:
+    """The names of pods that run."""
+    wanted = "jsonpath={range .items[?(@.status.phase=='Running')]}{.metadata.name} {end}"
+    return ctl("get", "pods", "-n", namespace, "-o", wanted).out.split()
+
+
 # --- delete -------------------------------------------------------------------------------
 
 
@@ -432,7 +478,7 @@ def test_information(ctl: Ctl, cluster: Cluster) -> None:
     assert versions[0].startswith("Client Version: v")
     assert versions[1].startswith("Server Version: v")
     assert ctl("version", "--client").lines == versions[:1]
-    assert ctl("api-versions").lines == ["v1", "v1beta3"]
+    assert ctl("api-versions").lines == ["policy/v1", "v1", "v1beta3"]
     healthy = ctl("get", "cs").rows
     assert healthy[0] == ["NAME", "STATUS", "MESSAGE", "ERROR"]
     assert healthy[2] == ["controller-manager", "Healthy", "ok", "nil"]

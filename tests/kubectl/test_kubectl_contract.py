@@ -377,3 +377,17 @@ def test_what_is_not_served_is_said_in_a_line(
     complaint = client.refused(*words)
     assert said in complaint
     assert len(complaint.strip().splitlines()) == 1
+
+
+def test_a_node_is_drained_by_evictions(web: Room) -> None:
+    node = web.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+    names = ("get", "pods", "-o", "jsonpath={.items[*].metadata.name}")
+    web.until("web-", *names)
+    web("wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=30s")
+    before = set(web(*names).split())
+    try:
+        said = web.kubectl("drain", node, "--pod-selector=app=web", "--timeout=30s")
+        assert said.count("evicted") >= len(before)
+        assert not before & set(web(*names).split())
+    finally:
+        web.kubectl("uncordon", node)

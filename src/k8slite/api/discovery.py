@@ -71,6 +71,12 @@ def groups(scheme: Scheme) -> dict[str, list[str]]:
     return found
 
 
+def announced(scheme: Scheme) -> dict[str, list[str]]:
+    """The groups that clients are told of. ``policy`` has no kinds here: they look for it before
+    they ask for evictions."""
+    return {**groups(scheme), "policy": ["v1"]}
+
+
 def api_group(group: str, versions: Iterable[str]) -> Document:
     """``/apis/<group>``."""
     entries = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
@@ -88,7 +94,7 @@ def api_group_list(scheme: Scheme) -> Document:
     return {
         "kind": "APIGroupList",
         "apiVersion": "v1",
-        "groups": [api_group(group, versions) for group, versions in groups(scheme).items()],
+        "groups": [api_group(group, versions) for group, versions in announced(scheme).items()],
     }
 
 
@@ -180,7 +186,7 @@ def aggregated(scheme: Scheme, *, core: bool, version: str = "v2") -> Document:
 
     ``version`` is that of apidiscovery.k8s.io which the client asked for: v2 or v2beta1.
     """
-    wanted = {"": list(CORE_VERSIONS)} if core else groups(scheme)
+    wanted = {"": list(CORE_VERSIONS)} if core else announced(scheme)
     return {
         "kind": "APIGroupDiscoveryList",
         "apiVersion": f"apidiscovery.k8s.io/{version}",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k8slite.api.discovery import CORE_VERSIONS, groups, subresource
+from k8slite.api.kinds.pod.eviction import Eviction
 from k8slite.api.kinds.replicationcontroller.types import Scale
 from k8slite.api.meta import DeleteOptions, Status
 from k8slite.api.paths import CONNECT
@@ -35,6 +36,7 @@ _PATCHES = (
 #: Structs that only travel: what a subresource or an operation takes, by the name of its kind.
 _TRAVELLERS: Mapping[str, tuple[type, str]] = {
     "Scale": (Scale, "autoscaling"),
+    "Eviction": (Eviction, "policy"),
     "DeleteOptions": (DeleteOptions, ""),
     "Status": (Status, ""),
 }

@@ -25,6 +25,7 @@ _COMMANDS = {
     "add-node": "Install one more host into a running cluster",
     "remove-node": "Drain a node, take it out and leave its host as it was found",
     "upgrade": "Put this k8slite on every node, one after another; pods go on running",
+    "token": "Print the token with which a node joins, and the command for the new node",
     "ctl": "The command line of a cluster: see, make and change what runs there",
 }
 
@@ -56,10 +57,16 @@ def _down() -> Callable[..., None]:
     return down
 
 
+def _token() -> Callable[..., None]:
+    token: Callable[..., None] = import_module("k8slite.cli.token").token
+    return token
+
+
 _LOADERS: dict[str, Callable[[], Callable[..., None]]] = {
     "agent": _agent,
     "up": _up,
     "down": _down,
+    "token": _token,
     "validate": _of_cluster("validate"),
     "add-node": _of_cluster("add_node"),
     "remove-node": _of_cluster("remove_node"),

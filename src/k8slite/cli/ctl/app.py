@@ -6,6 +6,7 @@ import typer
 
 from k8slite.cli.ctl import (
     containers,
+    draining,
     information,
     marking,
     reading,
@@ -40,6 +41,7 @@ command(app, "label")(marking.label)
 command(app, "annotate")(marking.annotate)
 command(app, "cordon")(marking.cordon)
 command(app, "uncordon")(marking.uncordon)
+command(app, "drain")(draining.drain)
 command(app, "logs", "log")(containers.logs)
 command(app, "exec")(containers.execute)
 command(app, "cluster-info")(information.cluster_info)

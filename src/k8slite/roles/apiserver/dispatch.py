@@ -218,6 +218,14 @@ class Dispatcher:
         raise not_found(COMPONENT_STATUS.plural, target.name)
 
 
+#: Verbs of the subresources that are no second face of their object.
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "binding": ("create",),
+    "eviction": ("create",),
+    "finalize": ("update",),
+}
+
+
 def _peer(request: BaseRequest) -> str:
     """The address that a request came from."""
     transport = request.transport
@@ -235,9 +243,7 @@ def _require_served(target: Target) -> None:
             f"{', '.join(kind.verbs)}"
         )
     if subresource and subresource not in CONNECT:
-        allowed = ("create",) if subresource == "binding" else ("get", "update", "patch")
-        if subresource == "finalize":
-            allowed = ("update",)
+        allowed = _ALLOWED.get(subresource, ("get", "update", "patch"))
         if target.verb not in allowed:
             raise MethodNotAllowed(
                 f"{target.method} is not served for {target.path[:200]}: it can "

@@ -47,7 +47,7 @@ class Information:
             for version in discovery.CORE_VERSIONS
         }
         self._documents = Documents(scheme)
-        for group, versions in discovery.groups(scheme).items():
+        for group, versions in discovery.announced(scheme).items():
             self._versions[f"/apis/{group}"] = discovery.api_group(group, versions)
             for version in versions:
                 document = discovery.api_resource_list(scheme, group, version)
@@ -83,6 +83,7 @@ class Information:
         own = [
             "/api",
             "/apis",
+            "/ca",
             "/healthz",
             "/livez",
             "/metrics",

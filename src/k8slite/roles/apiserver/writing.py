@@ -20,8 +20,9 @@ from k8slite.api.errors import (
     UnsupportedMediaType,
     not_found,
 )
-from k8slite.api.kinds import BINDING
+from k8slite.api.kinds import BINDING, POD
 from k8slite.api.kinds.binding.types import Binding
+from k8slite.api.kinds.pod.eviction import Eviction
 from k8slite.api.kinds.replicationcontroller.types import Scale
 from k8slite.api.meta import DeleteOptions, ListMeta, Object, Status, StatusDetails
 from k8slite.api.paths import Target
@@ -155,6 +156,8 @@ class Writes:
         target = call.target
         if target.of is BINDING or target.subresource == "binding":
             return await self._bind(call)
+        if target.subresource == "eviction":
+            return await self._evict(call)
         if target.name:
             raise MethodNotAllowed(
                 f"POST goes to the collection of {target.of.plural}, PUT to {target.name}"
@@ -171,17 +174,24 @@ class Writes:
         decoded = await call.decode(BINDING)
         binding: Binding = decoded.object
         name = binding.metadata.name
-        if target.name and name and name != target.name:
-            raise BadRequest(
-                f"the name of the object ({name}) does not match the name on the URL "
-                f"({target.name})"
-            )
+        _require_same_name(target, name)
         if target.name and not name:
             meta = msgspec.structs.replace(binding.metadata, name=target.name)
             binding = msgspec.structs.replace(binding, metadata=meta)
         await self._registry.bind(
             target.namespace, binding, user=call.user, dry_run=call.options.dry_run
         )
+        return of_status(Status(status="Success", code=201))
+
+    async def _evict(self, call: Call) -> Ready:
+        """A pod leaves its node, as if it were deleted: nothing here can forbid it."""
+        target = call.target
+        eviction, _ = codec.decode_struct(
+            call.body, call.content_type, Eviction, strict=call.strict
+        )
+        _require_same_name(target, eviction.metadata.name)
+        options = checked(eviction.delete_options or DeleteOptions(), call)
+        await self._registry.delete(POD, target.namespace, target.name, options, user=call.user)
         return of_status(Status(status="Success", code=201))
 
     async def update(self, call: Call) -> Ready:
@@ -283,6 +293,11 @@ def delete_options(call: Call) -> DeleteOptions:
             orphan_dependents=query.maybe_flag("orphanDependents"),
             propagation_policy=query.text("propagationPolicy"),
         )
+    return checked(options, call)
+
+
+def checked(options: DeleteOptions, call: Call) -> DeleteOptions:
+    """``options`` with the query's dryRun. Raises BadRequest for what cannot be meant."""
     seconds = options.grace_period_seconds
     if seconds is not None and not 0 <= seconds <= 2**31:
         raise BadRequest("gracePeriodSeconds: must not be negative, or above 2147483648")
@@ -294,6 +309,14 @@ def delete_options(call: Call) -> DeleteOptions:
     if parse_dry_run(options.dry_run) or call.options.dry_run:
         return msgspec.structs.replace(options, dry_run=("All",))
     return options
+
+
+def _require_same_name(target: Target, name: str) -> None:
+    """Raises BadRequest when body and path name different objects."""
+    if target.name and name and name != target.name:
+        raise BadRequest(
+            f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+        )
 
 
 def _patcher(call: Call) -> Callable[[Any], Any]:
