@@ -165,3 +165,23 @@ def test_containers_that_cannot_be_removed_are_gone_for_their_pod(on_hollow: Run
         assert await lab.runtime.sweep() == {}
 
     on_hollow(promise)
+
+
+@pytest.mark.parametrize("grace", [3.0, 8.0, 40.0])
+def test_signs_of_life_come_as_often_as_the_masters_want_them(tmp_path: Path, grace: float) -> None:
+    """However short the grace is, the node's lease never ends while the kubelet lives."""
+
+    async def main() -> None:
+        settings = Settings(
+            node_name="10.9.9.9", node_ip="10.9.9.9", data_dir=tmp_path, node_grace=grace
+        )
+        clock = LoopClock()
+        async with cluster(settings, lambda: HollowRuntime(clock), clock=clock) as lab:
+            lost: list[str] = []
+            lab.cache.watch_prefix(
+                "/registry/leases/nodes/", lambda event: lost.append("x" * event.deleted)
+            )
+            await clock.sleep(600)
+            assert set(lost) == {""}
+
+    run_virtual(main())

@@ -1,4 +1,5 @@
-"""What is said at ``/join`` and ``/join/token``: our own, Kubernetes has none like it."""
+"""What nodes and masters say to each other at ``/join``, ``/join/token`` and a node's
+``heartbeat``: our own, Kubernetes has none like it."""
 
 from __future__ import annotations
 
@@ -21,6 +22,12 @@ class JoinAnswer(Struct):
     ca: str = ""
     uid: str = ""
     servers: tuple[str, ...] = ()
+
+
+class Heartbeat(Struct):
+    """The node counts as alive for so many seconds."""
+
+    seconds: float = 0.0
 
 
 class TokenAnswer(Struct):

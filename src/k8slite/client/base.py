@@ -95,8 +95,8 @@ class Client(Protocol):
         """Write a namespace's ``spec.finalizers`` (the /finalize subresource)."""
         ...
 
-    async def heartbeat(self, node: str) -> None:
-        """``node`` is alive. Costs no disk write; 40 s without one and the node's lease ends."""
+    async def heartbeat(self, node: str) -> float:
+        """``node`` is alive, and counts as such for so many seconds. Costs no disk write."""
         ...
 
 

@@ -18,6 +18,7 @@ from yarl import URL
 
 from k8slite.api import codec, fields
 from k8slite.api.errors import ApiError, Unavailable, from_status
+from k8slite.api.joining import Heartbeat
 from k8slite.api.kinds import SCHEME
 from k8slite.api.kinds.binding.types import Binding, ObjectReference
 from k8slite.api.meta import DeleteOptions, ListMeta, Object, ObjectMeta, Preconditions, Status
@@ -287,9 +288,10 @@ class HttpClient:
     async def finalize(self, obj: T) -> T:
         return await self.update(obj, subresource="finalize")
 
-    async def heartbeat(self, node: str) -> None:
+    async def heartbeat(self, node: str) -> float:
         path = f"/api/v1/nodes/{quote(node, safe='')}/heartbeat"
-        await self.request("POST", path, again=True)
+        answer = await self.request("POST", path, again=True)
+        return msgspec.json.decode(answer.body, type=Heartbeat).seconds
 
 
 def _selection(labels: str, fields: str) -> list[tuple[str, str]]:

@@ -64,9 +64,9 @@ async def opened(
 
     Raises StoreCorrupt, and StoreUnavailable where waiting would not help.
     """
-    store = open_store(settings, clock, compacts=compacts)
     failures, told = 0, ""
     while True:
+        store = open_store(settings, clock, compacts=compacts)
         try:
             await store.__aenter__()
             break

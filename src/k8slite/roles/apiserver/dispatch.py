@@ -20,9 +20,10 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from k8slite.api.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, not_found
+from k8slite.api.joining import Heartbeat
 from k8slite.api.kinds import COMPONENT_STATUS, NODE
 from k8slite.api.kinds.componentstatus.types import ComponentStatus
-from k8slite.api.meta import ListMeta, Status
+from k8slite.api.meta import ListMeta
 from k8slite.api.paths import CONNECT, PathParser, Query, Target
 from k8slite.api.user import User
 from k8slite.config import Settings
@@ -30,7 +31,7 @@ from k8slite.decide.joining import node_name
 from k8slite.kit.clock import Clock
 from k8slite.pki.files import NODES, Pki
 from k8slite.roles.apiserver import forms
-from k8slite.roles.apiserver.answers import Ready, of_error, of_object, of_status
+from k8slite.roles.apiserver.answers import Ready, of_error, of_object
 from k8slite.roles.apiserver.backends import Backends
 from k8slite.roles.apiserver.doors import address_of
 from k8slite.roles.apiserver.forms import Form
@@ -201,7 +202,7 @@ class Dispatcher:
         if target.method != "POST":
             raise MethodNotAllowed(f"{target.method} is not served for {target.path[:200]}")
         await self._nodes.heartbeat(target.name)
-        return of_status(Status(status="Success", code=200))
+        return of_object(Heartbeat(seconds=self._nodes.ttl))
 
     async def _virtual(self, target: Target, form: Form) -> Ready:
         """Component statuses: asked when read."""

@@ -57,7 +57,7 @@ class Holders:
     def __init__(self, store: Store, cache: WatchCache, group: str, ttl: float) -> None:
         self._store = store
         self._prefix = f"{_PREFIX}{group}/"
-        self._ttl = ttl
+        self.ttl = ttl
         self._leases: dict[str, int] = {}
         self._alive: set[str] = set()
         self._handlers: dict[object, Callable[[str], None]] = {}
@@ -95,7 +95,7 @@ class Holders:
                 else:
                     self._leases[name] = lease
                     return
-            lease = await self._store.grant(self._ttl)
+            lease = await self._store.grant(self.ttl)
             await self._store.commit([Put(self._prefix + name, b'{"holder":true}', lease)])
             self._leases[name] = lease
         except StoreUnavailable as error:

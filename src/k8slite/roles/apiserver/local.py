@@ -125,8 +125,9 @@ class LocalClient:
         entry = await self._registry.update(kind, obj, user=self._user, subresource="finalize")
         return entry.object  # type: ignore[no-any-return]
 
-    async def heartbeat(self, node: str) -> None:
+    async def heartbeat(self, node: str) -> float:
         await self._nodes.heartbeat(node)
+        return self._nodes.ttl
 
 
 class _Choice:

@@ -31,7 +31,10 @@ from k8slite.roles.kubelet.runtime import Runtime
 
 log = structlog.get_logger()
 
-HEARTBEAT = 10.0
+#: Seconds between two signs of life at most; sooner where each is good for less than ``BEATS``
+#: of them, so that a few may be lost.
+HEARTBEAT, BEATS = 10.0, 4
+_SHORTEST = 0.25
 _FIRST_LOOK = 2.0  # seconds to wait for the engine before the node is shown without it
 
 
@@ -54,6 +57,7 @@ class NodeReporter:
         self._runtime = runtime
         self._network_trouble = network_trouble
         self._news = asyncio.Event()
+        self._pause = HEARTBEAT
 
     async def run(self) -> None:
         leave = self._runtime.subscribe(self._on_runtime)
@@ -67,7 +71,7 @@ class NodeReporter:
                 self._news.clear()
                 await self._report()
                 try:
-                    async with asyncio.timeout(HEARTBEAT):
+                    async with asyncio.timeout(self._pause):
                         await self._news.wait()
                 except TimeoutError:
                     pass
@@ -80,7 +84,8 @@ class NodeReporter:
 
     async def _report(self) -> None:
         try:
-            await self._client.heartbeat(self._settings.node_name)
+            good_for = await self._client.heartbeat(self._settings.node_name)
+            self._pause = min(HEARTBEAT, max(good_for / BEATS, _SHORTEST))
             await self._write()
         except ApiError as error:
             # The next round, in ten seconds at most, tries again.
