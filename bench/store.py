@@ -1,7 +1,9 @@
-"""The embedded store: durable creates and updates, reads, and opening it again.
+"""The stores: durable creates and updates, reads, and opening the embedded one again.
 
-Beside it stands SQLite alone, in the same directory and the same run: the same rows, written from
-one thread in batches of sixteen by hand, each batch synced.
+Beside the embedded store stands SQLite alone, in the same directory and the same run: the same
+rows, written from one thread in batches of sixteen by hand, each batch synced. Beside the store on
+etcd stands aetcd alone against the same etcd: the same transactions, without compares, watch or
+fail-over.
 """
 
 from __future__ import annotations
@@ -14,12 +16,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aetcd import rpc
+from tests.lab.etcd import EtcdCluster
+
 from bench.table import Row
 from k8slite.kit.clock import Clock
 from k8slite.store.base import Create, Put
+from k8slite.store.etcd import EtcdStore
 from k8slite.store.sqlite import SqliteStore
 
 KEYS, IN_FLIGHT, GOAL = 30_000, 128, 20_000
+ETCD_KEYS = 15_000
 ONE_BY_ONE = 2_000
 VALUE = b"x" * 1900  # a pod
 
@@ -112,6 +119,51 @@ async def measure(folder: Path) -> list[Row]:
     ]
 
 
+async def aetcd_alone(endpoint: str) -> Rate:
+    """Transactions that create one key, straight through aetcd's stubs."""
+    channel = rpc.insecure_channel(endpoint.partition("://")[2])
+    kv = rpc.KVStub(channel)
+
+    async def create(number: int) -> int:
+        key = f"/alone/pods/default/{number:07}".encode()
+        put = rpc.PutRequest(key=key, value=VALUE)
+        compare = rpc.Compare(key=key, target=1, create_revision=0)
+        reply = await kv.Txn(
+            rpc.TxnRequest(compare=[compare], success=[rpc.RequestOp(request_put=put)])
+        )
+        return int(reply.header.revision)
+
+    alone = await rate(create, ETCD_KEYS, IN_FLIGHT)
+    await channel.close()
+    return alone
+
+
+async def measure_etcd(endpoint: str) -> list[Row]:
+    alone = await aetcd_alone(endpoint)
+    async with EtcdStore([endpoint], Clock(), root="/bench") as store:
+
+        async def create(number: int) -> int:
+            return await store.commit([Create(f"/registry/pods/default/{number:07}", VALUE)])
+
+        created = await rate(create, ETCD_KEYS, IN_FLIGHT)
+        one_by_one = await rate(lambda number: create(ETCD_KEYS + number), ONE_BY_ONE // 2, 1)
+        start = time.perf_counter()
+        listed = len((await store.scan("")).items)
+        scanned = time.perf_counter() - start
+    what = "store on etcd (one member)"
+    return [
+        Row(
+            f"{what}, durable creates, {IN_FLIGHT} in flight",
+            str(created),
+            f"aetcd alone: {alone}",
+        ),
+        Row(f"{what}, durable creates, one at a time", str(one_by_one)),
+        Row(f"{what}, list of {listed:,} keys", f"{scanned * 1e3:.0f} ms"),
+    ]
+
+
 def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory(dir=".") as folder:  # on a disk, which /tmp may not be
         yield from asyncio.run(measure(Path(folder)))
+        with EtcdCluster(Path(folder)) as cluster:
+            yield from asyncio.run(measure_etcd(cluster.endpoints[0]))

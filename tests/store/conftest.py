@@ -12,11 +12,13 @@ import pytest
 from aetcd import rpc
 from tests.lab.etcd import EtcdCluster
 
+from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.virtual import HandClock
 from k8slite.store.base import Store
 from k8slite.store.etcd import EtcdStore
 from k8slite.store.memory import MemoryStore
+from k8slite.store.moving import EtcdShelf, FileShelf, Shelf
 from k8slite.store.sqlite import SqliteStore
 
 
@@ -109,3 +111,15 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def store(stores: Stores) -> Store:
     return await stores.open()
+
+
+def shelf_of_stores(stores: Stores) -> Shelf | None:
+    """The store of ``stores`` as a command line names it; None for one in memory."""
+    if isinstance(stores, SqliteStores):
+        return FileShelf(stores.directory / "store.db", Clock())
+    if isinstance(stores, EtcdStores):
+        settings = Settings(
+            store="etcd", etcd=tuple(stores.cluster.endpoints), etcd_root=stores.root
+        )
+        return EtcdShelf(settings, Clock())
+    return None

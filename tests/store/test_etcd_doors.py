@@ -17,7 +17,7 @@ from tests.store.etcd_load import persist
 from k8slite.kit.clock import Clock
 from k8slite.store.base import Put, StoreUnavailable
 from k8slite.store.etcd import EtcdStore
-from k8slite.store.etcd_connection import EtcdTls
+from k8slite.store.etcd_member import EtcdTls
 
 
 def etcdctl(cluster: EtcdCluster, *words: str) -> str:

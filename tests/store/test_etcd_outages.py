@@ -99,7 +99,7 @@ async def test_reads_cost_a_frozen_endpoint_two_seconds_and_the_next_nothing(
 
 async def test_an_idle_watch_leaves_a_frozen_member(cluster: EtcdCluster, store: EtcdStore) -> None:
     elsewhere = [m.endpoint for m in cluster.members if m is not in_use(cluster, store)]
-    async with EtcdStore(elsewhere, Clock(), root=store.root) as other:
+    async with EtcdStore(elsewhere, Clock(), root=store.place.root) as other:
         async with aclosing(store.watch("/", await store.revision())) as watch:
             waiting = asyncio.create_task(anext(watch))
             with cluster.frozen(in_use(cluster, store)):
@@ -147,7 +147,7 @@ async def test_a_watch_that_was_away_while_history_was_compacted_says_so(
     store.pool.endpoints = (cut.endpoint,)
     cut.kill()
     ways = [member.endpoint for member in survivors]
-    async with EtcdStore(ways, Clock(), root=store.root) as other:
+    async with EtcdStore(ways, Clock(), root=store.place.root) as other:
         for number in range(10):
             last = await other.commit([Put("/a", b"%d" % number)])
         await other.compact(last)

@@ -26,6 +26,7 @@ _COMMANDS = {
     "remove-node": "Drain a node, take it out and leave its host as it was found",
     "upgrade": "Put this k8slite on every node, one after another; pods go on running",
     "token": "Print the token with which a node joins, and the command for the new node",
+    "store": "A cluster's store: look at it, back it up, move it, make room in it",
     "ctl": "The command line of a cluster: see, make and change what runs there",
 }
 
@@ -73,7 +74,7 @@ _LOADERS: dict[str, Callable[[], Callable[..., None]]] = {
     "upgrade": _of_cluster("upgrade"),
 }
 #: Commands with commands of their own, by module.
-_GROUPS = {"ctl": "k8slite.cli.ctl.app", "host": "k8slite.cli.onhost"}
+_GROUPS = {"ctl": "k8slite.cli.ctl.app", "host": "k8slite.cli.onhost", "store": "k8slite.cli.store"}
 #: What `up -c` and its kin run on hosts; not for people, so no help mentions it.
 _HIDDEN = {"host": "What `up -c` runs on each host"}
 

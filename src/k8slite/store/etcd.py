@@ -1,9 +1,4 @@
-"""etcd behind the store contract.
-
-Below ``root`` in etcd: ``data<key>`` holds what callers see as ``<key>``, ``meta/base`` what must
-be added to etcd's revisions to get the contract's. Base is 0 until a cluster was moved in from
-elsewhere, or etcd came back with older data than it had: then it is raised, so that revisions only
-grow, and every reader lists again.
+"""etcd behind the store contract: ``etcd_place`` says where what lies, ``etcd_reading`` reads.
 
 Each process holds one watch of all keys (``etcd_watch``); its watches are served from it by the
 hub, and a commit is answered when that watch has delivered it.
@@ -13,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from itertools import count
@@ -36,11 +30,12 @@ from k8slite.store.base import (
     OutcomeUnknown,
     Snapshot,
     StoreEvent,
+    StoreRefuses,
     StoreStats,
     StoreUnavailable,
 )
 from k8slite.store.etcd_compaction import Compaction
-from k8slite.store.etcd_connection import PATIENCE, READ, EtcdTls, Member, Pool
+from k8slite.store.etcd_connection import PATIENCE, READ, Pool
 from k8slite.store.etcd_errors import (
     EtcdError,
     Verdict,
@@ -50,32 +45,29 @@ from k8slite.store.etcd_errors import (
     lease_gone,
     refused,
 )
+from k8slite.store.etcd_member import EtcdTls, Member
+from k8slite.store.etcd_place import Place, base_of
+from k8slite.store.etcd_reading import Reading
 from k8slite.store.etcd_transaction import applies_once, leases_of, refusal, request_of
-from k8slite.store.etcd_watch import (
-    Feed,
-    HistoryGone,
-    event_of,
-    oldest_readable,
-    past,
-    require_readable,
-)
+from k8slite.store.etcd_watch import Feed, HistoryGone, past, require_readable
 from k8slite.store.transaction import require_well_formed
 from k8slite.store.watching import WatchHub
 
 log = structlog.get_logger()
 
-#: Keys a page of a listing; fewer when they are large (bytes).
-_PAGE, _PAGE_BYTES = 1000, 8 << 20
 #: Seconds until a watch that does not deliver what is known to be there counts as stuck, and
 #: until those who wait for it are answered all the same.
 _STUCK, _ANSWERED = 1.0, 5.0
+
+_txn_of, _compact_of = map(attrgetter, ("kv.Txn", "kv.Compact"))
 
 
 class EtcdStore:
     """A ``Store`` in the etcd cluster at ``endpoints`` (``https://host:2379``), below ``root``.
 
     At least ``keep_revisions`` revisions of history are kept; who has ``compacts`` off leaves
-    older history to others.
+    older history to others. Only with ``filling`` is a place opened into which a cluster was
+    moved by half.
     """
 
     def __init__(
@@ -90,17 +82,14 @@ class EtcdStore:
         keep_revisions: int = 10_000,
         compacts: bool = True,
         compact_every: float = 20.0,
+        filling: bool = False,
     ) -> None:
         self._clock = clock
-        self.root = root
-        self._prefix = f"{root}/data".encode()
-        self.base_key = f"{root}/meta/base".encode()
-        self._span = (self._prefix, _after_prefix(f"{root}/meta/".encode()))
+        self.place = Place(root)
         self.pool = Pool(endpoints, clock, self._admit, tls=tls, user=user, password=password)
+        self._reading = Reading(self.pool, self.place, clock)
         self._hub = WatchHub(0)
-        self._base = 0
-        self._base_at: int | None = None  # etcd's revision of base_key; 0: no such key
-        self._seen = 0  # the newest revision that anybody was told
+        self._filling = filling
         self._turns = etcd_leases.LeaseTurns()
         self._waiting: list[tuple[int, int, asyncio.Future[None], float]] = []  # by revision
         self._order = count()
@@ -115,10 +104,14 @@ class EtcdStore:
             stack.push_async_callback(self.pool.close)
             stack.push_async_callback(self._present.close)
             await self.pool.ready(self._clock.monotonic() + PATIENCE)
-            reply, base = await self._range(self.base_key)
-            self._hub = WatchHub(reply.header.revision + base)
+            if not self._filling and await self.unfinished():
+                raise StoreRefuses(
+                    f"etcd {self.place.root or '/'} holds a half of a cluster: `k8slite store "
+                    "migrate` or `restore` broke off; run the same again"
+                )
+            self._hub = WatchHub(await self._reading.newest())
             stack.callback(self._hub.close)
-            feed = Feed(self.pool, self._span, self, self._clock)
+            feed = Feed(self.pool, self.place.watched, self, self._clock)
             self._start(stack, "etcd-watch", feed.run())
             self._start(stack, "etcd-health", self.pool.watch_health(self._is_stuck))
             if self._compaction is not None:
@@ -144,88 +137,47 @@ class EtcdStore:
         if self._resources is None:
             raise StoreUnavailable("the store is closed")
 
-    def _encode(self, key: str) -> bytes:
-        return self._prefix + key.encode(errors="surrogateescape")
-
-    def _decode(self, key: bytes) -> str:
-        return key[len(self._prefix) :].decode(errors="surrogateescape")
-
-    # -- base -----------------------------------------------------------------------------------
+    # -- the place ------------------------------------------------------------------------------
 
     async def _admit(self, member: Member) -> None:
         """Before a member is used: does it show at least what was there before?"""
-        seen = self._seen
-        while True:
-            request = rpc.RangeRequest(key=self.base_key)
-            reply = await member.ask(member.kv.Range, request, READ, self.pool.metadata)
-            base, at = _base_of(reply.kvs)
-            revision = reply.header.revision + base
-            if revision >= seen:
-                break
-            log.error(
-                "etcd has lost data: it is older than it was; everything is listed again",
-                endpoint=member.endpoint, revision=revision, seen=seen,
-            )  # fmt: skip
-            await self._raise_base(member, seen, at)
-        self._take_base(base, at)
-        self._seen = max(self._seen, revision)
-
-    async def _raise_base(self, member: Member, base: int, at: int) -> None:
-        """Unless somebody else does: the revisions of this etcd begin above ``base``."""
-        request = rpc.TxnRequest(
-            compare=[rpc.Compare(key=self.base_key, target=2, mod_revision=at)],
-            success=[
-                rpc.RequestOp(
-                    request_put=rpc.PutRequest(
-                        key=self.base_key, value=json.dumps({"base": base}).encode()
-                    )
-                )
-            ],
-        )
-        await member.ask(member.kv.Txn, request, READ, self.pool.metadata)
+        self._take_base(*await self.place.look(member, self.pool.metadata))
 
     def _take_base(self, base: int, at: int) -> None:
-        if self._base_at is not None and (base, at) != (self._base, self._base_at):
+        place = self.place
+        known = place.base_at is not None
+        if (base, at) == (place.base, place.base_at):
+            return
+        place.base, place.base_at = base, at
+        if known:
             self.pool.epoch += 1
-            self._base, self._base_at = base, at
-            self._seen = max(self._seen, base + at)
+            place.saw(base + at)
             self._hub.restart(base + at)
             self._release(base + at, all_of_them=True)
-        self._base, self._base_at = base, at
 
-    @property
-    def _floor(self) -> int:
-        """No history before this revision is of this etcd."""
-        return self._base + self._base_at if self._base_at else 0
+    async def unfinished(self) -> bool:
+        """Whether somebody began to move a cluster in and did not end."""
+        return bool((await self._reading.range(self.place.filling_key, count_only=True)).count)
+
+    async def begin_above(self, revision: int) -> None:
+        """Mark the place as being filled; its revisions begin above ``revision``.
+
+        Raises StoreUnavailable.
+        """
+        newest = await self._reading.newest()
+        base = max(revision, newest) - (newest - self.place.base)
+        request = rpc.TxnRequest(success=[self.place.base_put(base), self.place.filling_put()])
+        reply = await self.pool.read(_txn_of, request)
+        self._take_base(base, reply.header.revision)
 
     # -- reads ----------------------------------------------------------------------------------
-
-    async def _range(self, key: bytes, **options: Any) -> tuple[Any, int]:
-        """A linearizable RangeRequest → its answer, and the base that its revisions need.
-
-        Raises StoreUnavailable; EtcdError for compacted and future revisions.
-        """
-        request = rpc.RangeRequest(key=key, **options)
-        while True:
-            await self.pool.ready(self._clock.monotonic() + PATIENCE)
-            epoch, base = self.pool.epoch, self._base
-            try:
-                reply = await self.pool.read(_range_of, request)
-            except EtcdError as error:
-                if is_compacted(error) or is_future(error):
-                    raise
-                raise refused(error, self.root) from None
-            if epoch == self.pool.epoch:
-                self._seen = max(self._seen, reply.header.revision + base)
-                return reply, base
 
     async def revision(self) -> int:
         self._require_open()
         return await self._present.ask()
 
     async def _ask_revision(self) -> int:
-        reply, base = await self._range(self.base_key, count_only=True)
-        return await self._newest(reply.header.revision + base)
+        return await self._newest(await self._reading.newest())
 
     async def _newest(self, revision: int) -> int:
         """The newest revision of our keys, when etcd as a whole is at ``revision``.
@@ -240,81 +192,21 @@ class EtcdStore:
                     await self._dispatched(revision)
                 return self._hub.revision
             except TimeoutError:
-                if await self._nothing_of_ours(shown := self._hub.revision, revision):
+                if await self._reading.same_at(shown := self._hub.revision, revision):
                     return shown
         return revision
 
-    async def _nothing_of_ours(self, after: int, upto: int) -> bool:
-        """Whether our keys are the same at both revisions."""
-        first, end = self._prefix, _after_prefix(self._prefix)
-        try:
-            new, base = await self._range(
-                first, range_end=end, revision=upto - self._base,
-                min_mod_revision=after - self._base + 1, limit=1, keys_only=True,
-            )  # fmt: skip
-            now, _ = await self._range(first, range_end=end, revision=upto - base, count_only=True)
-            then, _ = await self._range(
-                first, range_end=end, revision=after - base, count_only=True
-            )
-        except EtcdError:
-            return False  # compacted meanwhile
-        return not new.kvs and bool(now.count == then.count)
-
     async def get(self, key: str) -> KeyValue | None:
         self._require_open()
-        reply, base = await self._range(self._encode(key))
-        return self._key_value(reply.kvs[0], base) if reply.kvs else None
-
-    def _key_value(self, kv: Any, base: int) -> KeyValue:
-        return KeyValue(
-            self._decode(kv.key),
-            kv.value,
-            kv.create_revision + base,
-            kv.mod_revision + base,
-            kv.lease,
-        )
+        return await self._reading.get(key)
 
     async def scan(self, prefix: str) -> Snapshot:
         self._require_open()
-        while True:
-            epoch = self.pool.epoch
-            try:
-                snapshot = await self._scan(self._encode(prefix))
-            except EtcdError:
-                continue  # compacted between two pages
-            if epoch == self.pool.epoch:
-                return snapshot
-
-    async def _scan(self, prefix: bytes) -> Snapshot:
-        start, end, limit = prefix, _after_prefix(prefix), _PAGE
-        items: list[KeyValue] = []
-        revision = 0
-        while True:
-            reply, base = await self._range(start, range_end=end, limit=limit, revision=revision)
-            revision = revision or reply.header.revision
-            items += [self._key_value(kv, base) for kv in reply.kvs]
-            if not reply.more:
-                return Snapshot(revision + base, items)
-            start = reply.kvs[-1].key + b"\0"
-            size = reply.ByteSize() // len(reply.kvs)
-            limit = max(1, min(_PAGE, _PAGE_BYTES // max(1, size)))
+        return await self._reading.scan(prefix)
 
     async def stats(self) -> StoreStats:
         self._require_open()
-        keys, base = await self._range(
-            self._prefix, range_end=_after_prefix(self._prefix), count_only=True
-        )
-        newest = keys.header.revision
-        try:
-            member = await self.pool.ready(self._clock.monotonic() + PATIENCE)
-            status = await member.ask(
-                member.maintenance.Status, rpc.StatusRequest(), READ, self.pool.metadata
-            )
-            oldest = await oldest_readable(member, self.base_key, newest, self.pool.metadata)
-        except EtcdError as error:
-            raise StoreUnavailable(f"etcd: {error.text}") from None
-        compacted = max(self._floor, oldest + base if oldest > 1 else 0)
-        return StoreStats(newest + base, compacted, keys.count, status.dbSizeInUse)
+        return await self._reading.stats()
 
     # -- watches --------------------------------------------------------------------------------
 
@@ -322,17 +214,16 @@ class EtcdStore:
         return self._hub.watch(prefix, after, self._past)
 
     async def _past(self, prefix: str, after: int, upto: int) -> tuple[list[StoreEvent], int]:
-        wanted = self._encode(prefix)
+        wanted = self.place.encode(prefix)
         while True:
             self._require_open()
-            if after < self._floor:
-                raise Compacted(self._floor)
+            if after < self.place.floor:
+                raise Compacted(self.place.floor)
             try:
                 member = await self.pool.member()
-                base = self._base
-                events, reached = await past(
-                    member, self._span, after - base, upto - base, self.pool.metadata
-                )
+                base, span = self.place.base, self.place.watched
+                metadata = self.pool.metadata
+                events, reached = await past(member, span, after - base, upto - base, metadata)
             except StoreUnavailable:
                 await self._clock.sleep(0.2)
             except HistoryGone:
@@ -341,11 +232,8 @@ class EtcdStore:
                 self.pool.leave(member, error.text)
                 await self._clock.sleep(0.1)
             else:
-                return [
-                    event_of(event, self._decode, base)
-                    for event in events
-                    if event.kv.key.startswith(wanted)
-                ], reached + base
+                if base == self.place.base:
+                    return self.place.events(events, wanted), reached + base
 
     async def _oldest(self) -> int:
         return (await self.stats()).compacted
@@ -354,27 +242,24 @@ class EtcdStore:
 
     @property
     def position(self) -> int:
-        return self._hub.revision - self._base
+        return self._hub.revision - self.place.base
 
     def deliver(self, revision: int, events: Sequence[Any]) -> None:
-        prefix, base = self._prefix, self._base
-        found = [
-            event_of(event, self._decode, base)
-            for event in events
-            if event.kv.key.startswith(prefix)
-        ]
-        self._seen = max(self._seen, revision + base)
-        self._hub.dispatch(revision + base, found)
-        self._release(revision + base)
+        place = self.place
+        found = place.events(events, place.prefix)
+        revision += place.base
+        place.saw(revision)
+        self._hub.dispatch(revision, found)
+        self._release(revision)
         for event in events:
-            if event.kv.key == self.base_key:
-                self._take_base(*_base_of([event.kv] if event.kv.value else []))
+            if event.kv.key == place.base_key:
+                self._take_base(*base_of([event.kv] if event.kv.value else []))
 
     async def lost_history(self, member: Member) -> None:
-        request = rpc.RangeRequest(key=self.base_key)
+        request = rpc.RangeRequest(key=self.place.base_key)
         reply = await member.ask(member.kv.Range, request, READ, self.pool.metadata)
         log.warning("etcd was compacted while it was out of reach; everything is listed again")
-        revision = reply.header.revision + self._base
+        revision = reply.header.revision + self.place.base
         self._hub.restart(revision)
         self._release(revision)
 
@@ -416,12 +301,12 @@ class EtcdStore:
     async def _commit(self, ops: Sequence[Op]) -> int:
         if self.pool.in_use is None:
             await self.pool.ready(self._clock.monotonic() + PATIENCE)
-        base = self._base
-        reply = await self._transact(ops, request_of(ops, self._encode, base))
+        base = self.place.base
+        reply = await self._transact(ops, request_of(ops, self.place.encode, base))
         if not reply.succeeded:
             raise refusal(ops, reply.responses, base)
         revision: int = reply.header.revision + base
-        self._seen = max(self._seen, revision)
+        self.place.saw(revision)
         if all(isinstance(op, Check) for op in ops):
             return await self._newest(revision)
         if revision > self._hub.revision:
@@ -437,7 +322,7 @@ class EtcdStore:
             if is_no_lease(error):
                 leases = leases_of(ops)
                 raise lease_gone(await etcd_leases.gone_of(self.pool, leases)) from None
-            raise refused(error, self.root) from None
+            raise refused(error, self.place.root) from None
 
     async def _once_more(self, ops: Sequence[Op], request: Any, why: str) -> Any:
         """The answer was lost. What cannot happen twice may be sent again: done then, it was
@@ -456,7 +341,7 @@ class EtcdStore:
     async def compact(self, revision: int) -> None:
         self._require_open()
         await self.pool.ready(self._clock.monotonic() + PATIENCE)
-        at = revision - self._base
+        at = revision - self.place.base
         if at <= 0:
             return
         try:
@@ -467,7 +352,7 @@ class EtcdStore:
                     f"cannot compact at {revision}: the store is at {self._hub.revision}"
                 ) from None
             if not is_compacted(error):
-                raise refused(error, self.root) from None
+                raise refused(error, self.place.root) from None
 
     async def _compact_by_itself(self, compaction: Compaction) -> None:
         while True:
@@ -480,8 +365,8 @@ class EtcdStore:
             try:
                 member = await self.pool.member()
                 done = max(1, target - compaction.slack)
-                await require_readable(member, self.base_key, done, self.pool.metadata)
-                await self.compact(target + self._base)
+                await require_readable(member, self.place.base_key, done, self.pool.metadata)
+                await self.compact(target + self.place.base)
                 compaction.done = target
             except HistoryGone:
                 compaction.done = done  # somebody else has
@@ -502,19 +387,3 @@ class EtcdStore:
         self._require_open()
         async with self._turns.ending(lease):
             await etcd_leases.revoke(self.pool, lease)
-
-
-_range_of, _txn_of, _compact_of = map(attrgetter, ("kv.Range", "kv.Txn", "kv.Compact"))
-
-
-def _after_prefix(prefix: bytes) -> bytes:
-    """The first key that does not begin with ``prefix``."""
-    kept = prefix.rstrip(b"\xff")
-    return kept[:-1] + bytes([kept[-1] + 1])
-
-
-def _base_of(kvs: Sequence[Any]) -> tuple[int, int]:
-    """The base key's value and etcd's revision of it; zeros when there is none."""
-    if not kvs:
-        return 0, 0
-    return int(json.loads(kvs[0].value)["base"]), int(kvs[0].mod_revision)

@@ -16,8 +16,9 @@ from aetcd import rpc
 
 from k8slite.kit.clock import Clock
 from k8slite.store.base import StoreEvent, StoreUnavailable
-from k8slite.store.etcd_connection import READ, Member, Pool, Stream
+from k8slite.store.etcd_connection import READ, Pool
 from k8slite.store.etcd_errors import EtcdError, Verdict, is_compacted
+from k8slite.store.etcd_member import Member, Stream
 
 log = structlog.get_logger()
 

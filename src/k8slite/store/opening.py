@@ -40,18 +40,9 @@ def open_store(settings: Settings, clock: Clock, *, compacts: bool = True) -> St
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         return SqliteStore(store_file(settings.data_dir), clock)
     if settings.store == "etcd":
-        from k8slite.store.etcd import EtcdStore
-        from k8slite.store.etcd_connection import EtcdTls
+        from k8slite.store.etcd_opening import open_etcd
 
-        return EtcdStore(
-            settings.etcd,
-            clock,
-            root=settings.etcd_root,
-            tls=EtcdTls(settings.etcd_ca, settings.etcd_cert, settings.etcd_key),
-            user=settings.etcd_user,
-            password=_password(settings.etcd_password_file),
-            compacts=compacts,
-        )
+        return open_etcd(settings, clock, compacts=compacts)
     raise ValueError(f"--store {settings.store}: sqlite, memory or etcd")
 
 
@@ -82,12 +73,3 @@ async def opened(
         yield store
     finally:
         await store.__aexit__(None, None, None)
-
-
-def _password(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return path.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreUnavailable(f"--etcd-password-file {path} cannot be read: {error}") from None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from k8slite.store.base import Compacted, KeyValue, Snapshot, StoreEvent
+from k8slite.store.contents import Contents
 from k8slite.store.sqlite_file import SHIFT, connect, translated
 
 #: Rows of history read at a time.
@@ -71,6 +72,17 @@ class Reader:
             ).fetchall()
             revision = newest_revision(connection)
         return Snapshot(revision, [_key_value(row) for row in rows])
+
+    def contents(self) -> Contents:
+        with self._snapshot() as connection:
+            rows = connection.execute(f"{_CURRENT} ORDER BY current.key").fetchall()
+            leases = dict(connection.execute("SELECT id, ttl FROM lease").fetchall())
+            revision = newest_revision(connection)
+        return Contents(revision, [_key_value(row) for row in rows], leases)
+
+    def compacted(self) -> int:
+        with self._snapshot() as connection:
+            return compacted(connection)
 
     def history(self, prefix: str, after: int, upto: int) -> tuple[list[StoreEvent], int]:
         """Events of whole transactions and the revision up to which they are all.
