@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from tests.apiserver.registry_world import World, memory_world, registry_on
+from tests.kubelet.cluster import cluster
 
 from k8slite.api.errors import Unavailable
 from k8slite.api.kinds import NODE
@@ -17,6 +19,7 @@ from k8slite.api.meta import ObjectMeta
 from k8slite.client.informer import CacheInformers
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
+from k8slite.roles.kubelet.hollow import HollowRuntime
 from k8slite.roles.kubelet.registration import Registration
 from k8slite.roles.kubelet.runtime import RuntimeFailure
 from k8slite.store.memory import MemoryStore
@@ -116,3 +119,39 @@ async def test_a_stale_view_of_oneself_does_not_mislead() -> None:
         )
         assert await registration(world, "n1", stale).claim("", []) == "172.16.0.0/24"
         assert (await world.client.get(NODE, "n1")).spec.unschedulable
+
+
+async def test_a_node_whose_network_went_to_another_says_so_and_is_not_ready(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    settings = Settings(node_name="n1", node_ip="10.9.9.9", data_dir=tmp_path)
+    async with cluster(settings, lambda: HollowRuntime(clock), clock=clock) as lab:
+        assert lab.node().spec.pod_cidr == "172.16.0.0/24"  # type: ignore[union-attr]
+        await lab.client.delete(NODE, "n1")
+        spec = NodeSpec(pod_cidr="172.16.0.0/24", pod_cidrs=("172.16.0.0/24",))
+        await lab.client.create(Node(metadata=ObjectMeta(name="thief"), spec=spec))
+        await lab.kubelet._node._report()
+        await lab.until(lambda: lab.node_condition("Ready") == "False")
+        ready = next(c for c in lab.node().status.conditions if c.type == "Ready")  # type: ignore[union-attr]
+        assert "172.16.0.0/24 is not this node's any more" in ready.message
+        assert "which node thief has" in ready.message
+        await lab.client.delete(NODE, "thief")
+        await lab.kubelet._node._report()
+        await lab.until(lambda: lab.node_condition("Ready") == "True")
+        assert lab.node().spec.pod_cidr == "172.16.0.0/24"  # type: ignore[union-attr]
+
+
+async def test_trouble_of_the_pod_network_is_a_condition_until_it_is_over(tmp_path: Path) -> None:
+    clock = Clock()
+    settings = Settings(node_name="n1", node_ip="10.9.9.9", data_dir=tmp_path)
+    async with cluster(settings, lambda: HollowRuntime(clock), clock=clock) as lab:
+        reporter = lab.kubelet._node
+        assert lab.node_condition("NetworkUnavailable") == ""
+        reporter._network_trouble = lambda: "somebody else's route stands in the way"
+        await reporter._report()
+        await lab.until(lambda: lab.node_condition("NetworkUnavailable") == "True")
+        reporter._network_trouble = lambda: ""
+        await reporter._report()
+        await lab.until(lambda: lab.node_condition("NetworkUnavailable") == "False")
+        assert lab.node_condition("Ready") == "True"
