@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.lab.network import Namespace, Switch
 from tests.netfilter.sites import Site
 
 from k8slite.api.kinds import NODE
+from k8slite.api.kinds.endpoints.types import EndpointAddress, Endpoints, EndpointSubset
 from k8slite.api.kinds.node.types import Node, NodeAddress, NodeSpec, NodeStatus
 from k8slite.api.meta import ObjectMeta
 from k8slite.client.base import Handler
@@ -41,32 +43,37 @@ _IP_MTU_DISCOVER, _IP_PMTUDISC_DO = 10, 2
 
 
 class Nodes:
-    """An informer that is told by hand, on the loop that asks it."""
+    """An informer that is told by hand, on the loop that asks it. ``masters`` is the one of the
+    API servers' endpoints."""
 
     kind = NODE
     synced = True
 
     def __init__(self) -> None:
-        self._nodes: dict[str, Node] = {}
-        self._handlers: list[Handler[Node]] = []
+        self._nodes: dict[str, Any] = {}
+        self._handlers: list[Handler[Any]] = []
 
     def of(self, kind: Any) -> Any:
-        return self
+        return self if kind is NODE else self.masters
+
+    @cached_property
+    def masters(self) -> Nodes:
+        return Nodes()
 
     async def wait_synced(self) -> None:
         return
 
-    def get(self, key: str) -> Node | None:
+    def get(self, key: str) -> Any:
         return self._nodes.get(key)
 
-    def items(self) -> Iterable[Node]:
+    def items(self) -> Iterable[Any]:
         return list(self._nodes.values())
 
-    def subscribe(self, handler: Handler[Node]) -> Callable[[], None]:
+    def subscribe(self, handler: Handler[Any]) -> Callable[[], None]:
         self._handlers.append(handler)
         return lambda: self._handlers.remove(handler)
 
-    async def put(self, name: str, node: Node | None) -> None:
+    async def put(self, name: str, node: Any) -> None:
         old = self._nodes.pop(name, None)
         if node is not None:
             self._nodes[name] = node
@@ -134,6 +141,12 @@ class Host:
     def tell(self, other: Host, node: Node | None) -> None:
         """The API says that ``other`` is ``node`` (None: that it is gone)."""
         self.site.do(self.nodes.put(other.name, node))
+
+    def tell_masters(self, *addresses: str) -> None:
+        """The API says where its servers are."""
+        subset = EndpointSubset(addresses=tuple(EndpointAddress(ip=ip) for ip in addresses))
+        found = Endpoints(metadata=ObjectMeta(name="kubernetes"), subsets=(subset,))
+        self.site.do(self.nodes.masters.put("default/kubernetes", found))
 
     def start(self) -> None:
         self.site.do(self._start())
@@ -237,17 +250,23 @@ def world(directory: Path, mode: str, *, count: int = 3, mtu: int = 1500) -> Ite
 
 
 def talk(
-    source: Namespace, target: Namespace, address: str, *, amount: int = 0, wait: float = 5
+    source: Namespace,
+    target: Namespace,
+    address: str,
+    *,
+    amount: int = 0,
+    wait: float = 5,
+    port: int = PORT,
 ) -> str:
     """A TCP connection from ``source`` to ``address`` in ``target``, ``amount`` bytes over it; the
     address from which ``target`` saw it come. Raises OSError when it cannot be made."""
     with inside(target):
-        server = socket.create_server(("0.0.0.0", PORT))
+        server = socket.create_server(("0.0.0.0", port))
     with inside(source):
         client = socket.socket()
     with server, client:
         client.settimeout(wait)
-        client.connect((address, PORT))
+        client.connect((address, port))
         connection, (seen, _) = server.accept()
         with connection:
             connection.settimeout(30)

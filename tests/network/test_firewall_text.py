@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from k8slite.network.firewall import Chain, bare, edits, forward, masquerade, removal
 
 NET = "172.16.0.0/16"
-CHAINS = st.sampled_from([forward(NET), masquerade(NET, "k8slite0")])
+CHAINS = st.sampled_from([forward(NET, ["192.168.0.10"], 8080), masquerade(NET, "k8slite0")])
 
 
 class Table:

@@ -49,6 +49,26 @@ def test_pods_talk_across_nodes_at_full_size_under_their_own_addresses(
     assert all(host.overlay.trouble == "" for host in site.hosts)
 
 
+def test_a_pod_does_not_pass_for_its_node_at_a_masters_open_port(site: World, mode: str) -> None:
+    """Masquerading gives it the node's address, and nodes are welcome there."""
+    host, master, pod = site.hosts[0], site.hosts[1], site.pods[0]
+    assert talk(pod, master.site, master.address, port=8080) == host.address
+    host.tell_masters(host.address, master.address)
+
+    def refused() -> bool:
+        try:
+            talk(pod, master.site, master.address, port=8080)
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    until(refused)
+    host.tell_masters(host.address)  # it is away: should it come back, it is closed already
+    assert talk(host.site, master.site, master.address, port=8080) == host.address
+    assert talk(pod, master.site, master.address) == host.address
+    assert refused()
+
+
 def test_what_somebody_deletes_comes_back(site: World, mode: str) -> None:
     host = site.hosts[0]
     deletions = {

@@ -47,7 +47,7 @@ def _option(*names: str, help: str, **more: Any) -> Any:
 def _globals(
     server: Annotated[
         list[str] | None,
-        _option("--server", "-s", help="http://HOST:PORT; several masters with commas."),
+        _option("--server", "-s", help="http://HOST:PORT; more masters by commas.", metavar="URL"),
     ] = None,
     namespace: Annotated[
         str, _option("--namespace", "-n", help="Namespace.", autocompletion=namespaces)

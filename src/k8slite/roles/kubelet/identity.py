@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import ssl
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,7 @@ class NodeIdentity:
         self._name = name
         self._addresses = tuple(addresses)
         self._architecture = architecture
+        self._files = threading.Lock()  # nobody reads a pair that is half in place
         self._contexts: list[ref[ssl.SSLContext]] = []
         self._reminded = float("-inf")
         #: Set when the cluster said that it does not know this node any more.
@@ -134,11 +136,12 @@ class NodeIdentity:
                 f"{self._file('ca.key')}: this folder is a master's; join with another --data-dir, "
                 "or remove it first"
             )
-        self._settle_key()
         try:
-            found = load_certificate(self._file("node.crt").read_bytes())
-            key = load_key(self._file("node.key").read_bytes())
-            load_certificate(self._file("ca.crt").read_bytes())
+            with self._files:
+                self._settle_key()
+                found = load_certificate(self._file("node.crt").read_bytes())
+                key = load_key(self._file("node.key").read_bytes())
+                load_certificate(self._file("ca.crt").read_bytes())
         except (OSError, PkiError):
             return None
         if found.public_key() != key.public_key():
@@ -162,13 +165,15 @@ class NodeIdentity:
                 os.replace(beside, self._file("node.key"))
 
     def _keep(self, answer: JoinAnswer, key: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        os.chmod(self.folder, 0o700)
-        write(self._file("node.key.new"), key)
-        write(self._file("ca.crt"), answer.ca.encode(), 0o644)
-        write(self._file("servers"), "".join(f"{url}\n" for url in answer.servers).encode(), 0o644)
-        write(self._file("node.crt"), answer.certificate.encode(), 0o644)
-        os.replace(self._file("node.key.new"), self._file("node.key"))
+        servers = "".join(f"{url}\n" for url in answer.servers)
+        with self._files:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            os.chmod(self.folder, 0o700)
+            write(self._file("node.key.new"), key)
+            write(self._file("ca.crt"), answer.ca.encode(), 0o644)
+            write(self._file("servers"), servers.encode(), 0o644)
+            write(self._file("node.crt"), answer.certificate.encode(), 0o644)
+            os.replace(self._file("node.key.new"), self._file("node.key"))
 
     def access(self) -> Access:
         """The way to the masters with this certificate. ``obtain`` first."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from k8slite.api.kinds import NODE
+from k8slite.api.kinds import ENDPOINTS, NODE
 from k8slite.api.kinds.node.types import Node
 from k8slite.client.base import Informers
 from k8slite.client.events import EventRecorder
@@ -31,6 +31,8 @@ log = structlog.get_logger()
 #: two close comparisons.
 LOOK_EVERY = 2.0
 COMPARE_EVERY = 60.0
+#: The endpoints that are the API servers.
+MASTERS = "default/kubernetes"
 #: Seconds between two repairs: somebody who undoes them at once shall not keep us busy.
 _PAUSE = 0.25
 _BACKOFF = Backoff(initial=0.5, maximum=15.0)
@@ -64,7 +66,8 @@ class Overlay:
         self._dirty = asyncio.Event()
         self._edge = NetworkEdge()
         self._tables = Tables()
-        self._chains = chains(settings.flannel_net)
+        self._endpoints = informers.of(ENDPOINTS)
+        self._masters: set[str] = set()  # also those that are away just now: they may come back
         self._applied: Plan | None = None  # what the kernel has, as far as we know
         self._compared = float("-inf")  # when everything was last compared
         self._told: tuple[str, ...] = ()
@@ -72,7 +75,9 @@ class Overlay:
     async def run(self) -> None:
         """Until cancelled; links, routes and chains stay: a crash is an ordinary start."""
         await self._nodes.wait_synced()
+        await self._endpoints.wait_synced()
         leave = self._nodes.subscribe(self._on_node)
+        leave_endpoints = self._endpoints.subscribe(lambda old, new: self._on_endpoints())
         watch = Watch()
         loop = asyncio.get_running_loop()
         loop.add_reader(watch, self._on_kernel, watch)
@@ -94,11 +99,21 @@ class Overlay:
             loop.remove_reader(watch)
             watch.close()
             leave()
+            leave_endpoints()
             await self._edge.close()
             await self._tables.close()
 
     def _on_node(self, old: Node | None, new: Node | None) -> None:
         if _where(old) != _where(new):
+            self._dirty.set()
+
+    def _on_endpoints(self) -> None:
+        """Another master has a port that is closed to pods."""
+        known = self._endpoints.get(MASTERS)
+        found = {a.ip for subset in (known.subsets if known else ()) for a in subset.addresses}
+        found.discard(self._settings.node_ip)  # no way there leads through FORWARD
+        if not found <= self._masters:
+            self._masters |= found
             self._dirty.set()
 
     def _on_kernel(self, watch: Watch) -> None:
@@ -114,11 +129,12 @@ class Overlay:
         own, others = self._peers()
         settings = self._settings
         plan = routes.plan(own, others, settings.overlay, settings.flannel_net, uplink)
+        wanted = chains(settings.flannel_net, sorted(self._masters), settings.port)
         watch.mind((LINK, uplink.name))
         mended: list[str] = []
         if due or plan != self._applied:
             mended += await self._apply(plan, traces)
-        mended += await self._tables.converge(self._chains, compare=due)
+        mended += await self._tables.converge(wanted, compare=due)
         if _has_link(BRIDGE) and traces.forward():
             mended.append("forwarding turned on")
         if due:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from k8slite.config import Settings
 from k8slite.netfilter.edge import Unsupported
 from k8slite.network import firewall
@@ -11,9 +13,9 @@ from k8slite.network.tables import Tables
 from k8slite.network.traces import Traces
 
 
-def chains(net: str) -> tuple[firewall.Chain, ...]:
-    """The chains that a node with pods in ``net`` has."""
-    return firewall.forward(net), firewall.masquerade(net, BRIDGE)
+def chains(net: str, masters: Sequence[str] = (), port: int = 0) -> tuple[firewall.Chain, ...]:
+    """The chains that a node with pods in ``net`` has; no pod gets to ``port`` of ``masters``."""
+    return firewall.forward(net, masters, port), firewall.masquerade(net, BRIDGE)
 
 
 async def remove(settings: Settings) -> list[str]:
