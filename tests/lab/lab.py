@@ -62,11 +62,13 @@ def lab(
     images: bool = True,
     sudo_asks: tuple[str, ...] = (),
     nodes: int = 3,
+    checkout: bool = False,
     disks: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Iterator[Lab]:
     """Boot the machines; they are ready when this is entered and gone when it is left.
 
     ``sudo_asks``: names of the nodes on which sudo wants core's password (root.PASSWORD).
+    ``checkout``: nodes have etcd, Python and this checkout, as conf does, and are not bare.
     ``disks``: node → folder → MiB, where a folder is to be a disk of its own.
     """
     sweep()
@@ -83,12 +85,13 @@ def lab(
         hosts: dict[str, Host] = {}
         for name, address in addresses.items():
             conf = name == "conf"
+            bare = not (conf or checkout)
             build = Build(
                 name=name,
                 neighbours=addresses,
                 authorized=authorized,
                 docker=not conf,
-                bare=not conf,
+                bare=bare,
                 sudo_asks=name in sudo_asks,
             )
             hosts[name] = Host(
@@ -96,8 +99,8 @@ def lab(
                 directory / name,
                 address,
                 build,
-                shares=_shares() if conf else (),
-                environment=_conf_environment() if conf else None,
+                shares=() if bare else _shares(),
+                environment=None if bare else _environment(),
                 disks=(disks or {}).get(name),
             )
         print(switch.name, *(host.namespace.name for host in hosts.values()), file=mine, flush=True)
@@ -136,7 +139,7 @@ def _all(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], object]]) -> Non
         one.result()
 
 
-def _conf_environment() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     scripts = Path(sys.prefix) / "bin"
     return {"PATH": f"{scripts}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
