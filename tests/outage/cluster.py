@@ -125,7 +125,7 @@ class Cluster:
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request to the first master that takes it; the answer as JSON. Raises OSError when
-        none does, AssertionError for a refusal."""
+        none does, LookupError when nothing is there, AssertionError for another refusal."""
         failure: Exception = OSError("no master")
         with inside(self.lab.conf.namespace):
             for node in self.nodes:
@@ -144,6 +144,8 @@ class Cluster:
                 if answer.status == 503:
                     failure = OSError(data.decode())
                     continue
+                if answer.status == 404:
+                    raise LookupError(f"{method} {path}: {data!r}")
                 assert answer.status < 300, f"{method} {path}: {answer.status} {data!r}"
                 return json.loads(data)
         raise OSError(f"no master answers: {failure}")
@@ -230,7 +232,7 @@ class Cluster:
             try:
                 if condition():
                     return time.monotonic() - began
-            except (OSError, StopIteration):
+            except (OSError, LookupError):
                 pass
             if time.monotonic() > began + seconds:
                 logs = "\n".join(f"{n.name}: {n.log('agent')[-1500:]}" for n in self.nodes)
