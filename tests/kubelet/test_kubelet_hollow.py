@@ -59,6 +59,24 @@ def test_a_hundred_pods_run_each_with_an_address_of_its_own(on_hollow: Run) -> N
     on_hollow(promise)
 
 
+@pytest.mark.parametrize("grace", [1.0, 8.0, 40.0])
+def test_a_node_that_lives_is_never_taken_for_dead_however_short_the_grace(
+    tmp_path: Path, grace: float
+) -> None:
+    async def main() -> None:
+        settings = Settings(
+            node_name="10.9.9.9", node_ip="10.9.9.9", data_dir=tmp_path, node_grace=grace
+        )
+        clock = LoopClock()
+        async with cluster(settings, lambda: HollowRuntime(clock), clock=clock) as lab:
+            news: list[bytes | None] = []
+            lab.cache.watch_prefix("/registry/leases/nodes/", lambda e: news.append(e.value))
+            await asyncio.sleep(600)
+            assert None not in news, "its lease ended"
+
+    run_virtual(main())
+
+
 def test_a_container_that_dies_at_once_is_started_ever_more_rarely(on_hollow: Run) -> None:
     async def promise(lab: Cluster) -> None:
         await lab.create(pod("crash"))

@@ -189,6 +189,10 @@ class Cluster:
                     found.setdefault(uid, []).append(node.name)
         return found
 
+    def pods_on(self, node: Host, namespace: str) -> set[str]:
+        """uids of the pods that run there, by Docker's word."""
+        return {uid for uid, on in self.containers(namespace).items() if node.name in on}
+
     def runs_each_pod_once(self, namespace: str) -> bool:
         """Docker runs what the API says: every pod on one machine, and nothing that is gone."""
         running = self.containers(namespace)
@@ -264,6 +268,7 @@ class Cluster:
                 yield witness
         finally:
             self.ask("DELETE", f"/api/v1/namespaces/{namespace}")
+        assert len(witness.history.acknowledged()) > 50, "a witness of too little"
         for plural, history in witness.histories.items():
             assert violations(history) == [], plural
             assert history.relists == 0, f"the watch of {plural} lost its place"

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.slow]
 
 #: Seconds, as promised for a master's death.
 API_BACK, SCHEDULING_BACK = 5.0, 15.0
+FREEZE = 60.0
 #: Seconds for what the settings let take GRACE + EVICTION.
 REPLACED = GRACE + EVICTION + 25
 
@@ -50,19 +51,27 @@ def test_a_member_of_etcd_is_killed_and_comes_back(cluster: Cluster) -> None:
         cluster.wait_whole()
 
 
-def test_a_frozen_master_is_replaced_and_does_no_harm_when_it_thaws(cluster: Cluster) -> None:
+def test_a_master_that_is_frozen_for_a_minute_is_replaced_and_does_no_harm_when_it_thaws(
+    cluster: Cluster,
+) -> None:
     leader = cluster.leader()
     assert leader is not None
     with cluster.witnessed() as witness:
         space = witness.namespace
+        cluster.until(lambda: bool(cluster.pods_on(leader, space)), "pods run on the leader")
+        before = cluster.pods_on(leader, space)
         leader.freeze("agent")
+        frozen = time.monotonic()
         cluster.until(lambda: cluster.leader() not in (None, leader), "another master leads", 30)
         cluster.until(lambda: not cluster.ready()[leader.address], "its node is not ready")
         # The pods there cannot end, for nobody is there to end them; others run in their place.
         cluster.until(lambda: cluster.running(space, off=leader), "pods are replaced", REPLACED)
+        assert before <= cluster.pods_on(leader, space)
+        cluster.until(lambda: time.monotonic() > frozen + FREEZE, "the minute is over", FREEZE)
         leader.thaw("agent")
         cluster.wait_whole()
         cluster.until(lambda: cluster.runs_each_pod_once(space), "every pod runs once")
+        assert not before & set(cluster.containers(space))
 
 
 def test_a_node_that_is_cut_off_is_replaced_and_runs_no_pod_twice_when_healed(
@@ -71,12 +80,12 @@ def test_a_node_that_is_cut_off_is_replaced_and_runs_no_pod_twice_when_healed(
     with cluster.witnessed() as witness:
         space = witness.namespace
         node = _with_pods(cluster, space)
-        before = {uid for uid, where in cluster.containers(space).items() if node.name in where}
+        before = cluster.pods_on(node, space)
         node.cut()
         cluster.until(lambda: not cluster.ready()[node.address], "its node is not ready")
         cluster.until(lambda: cluster.running(space, off=node), "pods are replaced", REPLACED)
         # Cut off, it goes on with what it has.
-        assert before <= {u for u, where in cluster.containers(space).items() if node.name in where}
+        assert before <= cluster.pods_on(node, space)
         node.heal()
         cluster.wait_whole()
         cluster.until(lambda: cluster.runs_each_pod_once(space), "every pod runs once")
