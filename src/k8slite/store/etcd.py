@@ -57,7 +57,7 @@ log = structlog.get_logger()
 
 #: Seconds until a watch that does not deliver what is known to be there counts as stuck, and
 #: until those who wait for it are answered all the same.
-_STUCK, _ANSWERED = 1.0, 5.0
+_STUCK, _ANSWERED = 3.0, 6.0
 
 _txn_of, _compact_of = map(attrgetter, ("kv.Txn", "kv.Compact"))
 
@@ -93,6 +93,7 @@ class EtcdStore:
         self._turns = etcd_leases.LeaseTurns()
         self._waiting: list[tuple[int, int, asyncio.Future[None], float]] = []  # by revision
         self._order = count()
+        self._last_stuck = float("-inf")
         self._compaction = Compaction(keep_revisions) if compacts else None
         self._compact_every = compact_every
         self._present = Shared(self._ask_revision, "etcd-revision")
@@ -279,12 +280,15 @@ class EtcdStore:
     def _is_stuck(self) -> bool:
         """Whether something acknowledged does not come; those who waited too long are let go."""
         now = self._clock.monotonic()
-        waits = [now - since for _, _, waiter, since in self._waiting if not waiter.done()]
-        if not waits:
+        began = [since for _, _, waiter, since in self._waiting if not waiter.done()]
+        if not began:
             return False
-        if max(waits) > _ANSWERED:
+        if now - min(began) > _ANSWERED:
             self._release(0, all_of_them=True)
-        return max(waits) > _STUCK
+        stuck = now - max(min(began), self._last_stuck) > _STUCK
+        if stuck:
+            self._last_stuck = now  # the next watch has as long
+        return stuck
 
     # -- writes ---------------------------------------------------------------------------------
 
@@ -301,14 +305,16 @@ class EtcdStore:
     async def _commit(self, ops: Sequence[Op]) -> int:
         if self.pool.in_use is None:
             await self.pool.ready(self._clock.monotonic() + PATIENCE)
-        base = self.place.base
+        base, seen = self.place.base, self._hub.revision
         reply = await self._transact(ops, request_of(ops, self.place.encode, base))
         if not reply.succeeded:
             raise refusal(ops, reply.responses, base)
         revision: int = reply.header.revision + base
-        self.place.saw(revision)
         if all(isinstance(op, Check) for op in ops):
             return await self._newest(revision)
+        if revision <= seen:
+            raise OutcomeUnknown("etcd has lost data: the write is in what it has now")
+        self.place.saw(revision)
         if revision > self._hub.revision:
             await self._dispatched(revision)
         return revision

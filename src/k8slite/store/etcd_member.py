@@ -75,12 +75,12 @@ class Member:
         self.calls: set[Any] = set()  # questions under way
         self.streams: set[Any] = set()
         self.closed = False
+        self._answered = False
         self.drained: asyncio.Event | None = None
 
     async def ask(self, method: Any, request: Any, timeout: float, metadata: Any = None) -> Any:
         """One question, one answer. Raises EtcdError."""
-        if self.closed:
-            raise EtcdError(Verdict.UNSENT, "the connection was given up")
+        self._require_connection()
         call = method(request, timeout=timeout, metadata=metadata)
         self.calls.add(call)
         try:
@@ -98,13 +98,21 @@ class Member:
             if self.drained is not None and not self.calls:
                 self.drained.set()
         self.heard = self._clock.monotonic()
+        self._answered = True
         return reply
+
+    def _require_connection(self) -> None:
+        """A connection that broke is not made again by itself: what is at the other end now may
+        not be what it was, and is looked at first."""
+        if self.closed or (
+            self._answered and self._channel.get_state() is not grpc.ChannelConnectivity.READY
+        ):
+            raise EtcdError(Verdict.UNSENT, "the connection is gone")
 
     @asynccontextmanager
     async def stream(self, method: Any, request: Any, metadata: Any) -> AsyncIterator[Stream]:
         """A stream that begins with ``request``. Raises EtcdError."""
-        if self.closed:
-            raise EtcdError(Verdict.UNSENT, "the connection was given up")
+        self._require_connection()
         call = method(metadata=metadata)
         self.streams.add(call)
         try:
