@@ -9,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from k8slite.config import Settings
@@ -35,6 +35,9 @@ _RECORD = _CONFIG / "host.json"
 _LOCK = Path("/run/k8slite.lock")
 #: etcd's certificates are renewed by the next `up` when they have fewer days left.
 _ETCD_DAYS = 3650
+
+#: Seconds to wait for another who is changing this host.
+_PATIENCE = 60.0
 
 Say = Callable[[str], None]
 
@@ -66,7 +69,7 @@ class OnHost:
 
     async def apply(self, wanted: HostPlan) -> list[str]:
         """Make the host what ``wanted`` says; what was changed. Raises HostError."""
-        with _alone():
+        async with _alone(self._clock):
             self._note(wanted)
             changed = self._credentials(wanted)
             await self._docker.ensure(wanted.docker_options, self._say)
@@ -163,7 +166,7 @@ class OnHost:
 
     async def remove(self) -> None:
         """Take everything away and put back what was found. Raises HostError."""
-        with _alone():
+        async with _alone(self._clock):
             if self._services.remove(AGENT):
                 self._say("agent stopped")
             if not await self._docker.answers():
@@ -181,16 +184,23 @@ class OnHost:
         _LOCK.unlink(missing_ok=True)
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One at a time changes this host. Raises HostError."""
+@asynccontextmanager
+async def _alone(clock: Clock) -> AsyncIterator[None]:
+    """One at a time changes this host; one whose caller is gone is given time to notice. Raises
+    HostError."""
     with _LOCK.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise HostError(
-                "another k8slite is changing this host: wait for it, then run the same again"
-            ) from None
+        deadline = clock.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if clock.monotonic() > deadline:
+                    raise HostError(
+                        "another k8slite is changing this host: wait for it, then run the same "
+                        "again"
+                    ) from None
+            await clock.sleep(0.1)
         yield
 
 

@@ -156,19 +156,21 @@ class Rollout:
         if not outdated:
             self._say("... every host is as it shall be already: nothing to change")
             return
-        for node in outdated:
-            self._say(f"Deploying {node.described} on machine {node.address}")
-        await together([site.step(n.address).send(site.bundles) for n in outdated])
         facts = site.survey.facts
         fresh = [node for node in outdated if facts[node.address].record is None]
+        for node in outdated:
+            verb = "Deploying" if node in fresh else "Updating"
+            self._say(f"{verb} {node.described} on machine {node.address}")
+        await together([site.step(n.address).send(site.bundles) for n in outdated])
         if not site.stands or not await self._answers(site):
             await together([self._apply(site, node) for node in outdated])
             return
+        # New members first: etcd may be waiting for them.
+        await together([self._apply(site, node) for node in fresh])
         # Pods and API go on: what runs is renewed one after another, masters first.
         for node in outdated:
             if node not in fresh:
                 await self._renew(site, node)
-        await together([self._apply(site, node) for node in fresh])
 
     async def _answers(self, site: Site) -> bool:
         """Is there a running cluster that one should not stop as a whole?"""

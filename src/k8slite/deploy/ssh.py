@@ -365,7 +365,8 @@ def _why_not(node: NodeSpec, error: Exception, access: Access) -> str:
     if isinstance(error, asyncssh.ConnectionLost):
         return f"{login}: hung up during login: is that an SSH server?"
     if isinstance(error, OSError):
-        return f"{login}: cannot be reached: {error.strerror or error}"
+        why = os.strerror(error.errno) if error.errno else str(error)
+        return f"{login}: cannot be reached: {why}: is it on, and its address right?"
     return f"{login}: no login: {error}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from k8slite.deploy.bundle import Bundle
 from k8slite.deploy.facts import CONFIG, DATA, PREFIX, HostFacts
 from k8slite.deploy.plan import HostPlan
-from k8slite.deploy.ssh import Host
+from k8slite.deploy.ssh import Failed, Host
 from k8slite.deploy.survey import Bundles
 from k8slite.deploy.units import LOGS
 from k8slite.kit.clock import Clock
@@ -17,6 +17,8 @@ from k8slite.kit.clock import Clock
 #: A program of ours on a host.
 LAUNCHER = f"{PREFIX}/bin/k8slite"
 _CHANGED = "changed:"
+#: Seconds in which etcd has to be fit for a change of its members.
+_SETTLING = 30.0
 
 Say = Callable[[str], None]
 
@@ -100,7 +102,21 @@ class Step:
         return done.out.strip()
 
     async def etcdctl(self, etcd: str, *words: str) -> str:
-        """Run etcdctl of a master against its own member. Raises SshError."""
+        """Run etcdctl of a master against its own member. Raises SshError.
+
+        Members may only come and go while all of them have been in touch for some seconds.
+        """
+        deadline = self._clock.monotonic() + _SETTLING
+        while True:
+            try:
+                return await self._etcdctl(etcd, *words)
+            except Failed as failure:
+                passing = "unhealthy cluster" in failure.said or "no leader" in failure.said
+                if not passing or self._clock.monotonic() > deadline:
+                    raise
+            await self._clock.sleep(0.5)
+
+    async def _etcdctl(self, etcd: str, *words: str) -> str:
         pki = f"{DATA}/pki"
         flags = [
             "--endpoints=https://127.0.0.1:2379", f"--cacert={pki}/etcd-ca.crt",
