@@ -16,8 +16,8 @@ from pathlib import Path
 from k8slite.config import Settings
 from k8slite.deploy import facts, plan
 from k8slite.deploy.docker import Docker
-from k8slite.deploy.host import HostError, HostRecord
-from k8slite.deploy.local import agent_words, settings_of
+from k8slite.deploy.host import HostError, HostRecord, taken
+from k8slite.deploy.local import agent_words, listening_ports, settings_of
 from k8slite.deploy.plan import HostPlan
 from k8slite.deploy.services import Services
 from k8slite.deploy.units import LOGS, RUN, Service
@@ -36,7 +36,7 @@ _LOCK = Path("/run/k8slite.lock")
 #: etcd's certificates are renewed by the next `up` when they have fewer days left.
 _ETCD_DAYS = 3650
 
-#: Seconds to wait for another who is changing this host.
+#: Seconds to wait for another who is changing this host, and for an agent that starts again.
 _PATIENCE = 60.0
 
 Say = Callable[[str], None]
@@ -77,7 +77,10 @@ class OnHost:
             self._record.settings = dict(wanted.settings)
             self._save()
             changed += self._etcd(wanted, fresh=changed)
-            changed += self._agent(settings, wanted, renewed="credentials" in changed)
+            agent = self._agent(settings, wanted, renewed="credentials" in changed)
+            if "agent restarted" in agent:
+                await self._until_it_listens(settings)
+            changed += agent
             _keep(_CONFIG / "plan.sha256", wanted.digest + "\n", 0o644)
             _forget_others(wanted)
             return changed
@@ -148,6 +151,15 @@ class OnHost:
         service = Service(AGENT, words, "k8slite agent", after=("docker", ETCD))
         return self._serve(service, renewed=renewed, called="agent")
 
+    async def _until_it_listens(self, settings: Settings) -> None:
+        """Whoever goes on to the next host when this returns has not stopped two at once."""
+        deadline = self._clock.monotonic() + _PATIENCE
+        for port in listening_ports(settings).values():
+            while not taken(port):
+                if self._clock.monotonic() > deadline:
+                    raise HostError(f"the agent does not listen on port {port}: see its log")
+                await self._clock.sleep(0.1)
+
     def _serve(self, service: Service, *, renewed: bool, called: str) -> list[str]:
         """Define and run a service; what had to be done for that."""
         runs = self._services.running(service.name)
@@ -171,7 +183,7 @@ class OnHost:
                 self._say("agent stopped")
             if not await self._docker.answers():
                 await self._docker.start()  # containers can only be removed through it
-            for line in await self._uninstall(settings_of(self._record.settings)):
+            for line in _summary(await self._uninstall(settings_of(self._record.settings))):
                 self._say(f"removed {line}")
             if self._services.remove(ETCD):
                 self._say("etcd stopped")
@@ -202,6 +214,19 @@ async def _alone(clock: Clock) -> AsyncIterator[None]:
                     ) from None
             await clock.sleep(0.1)
         yield
+
+
+def _summary(removed: list[str]) -> list[str]:
+    """What was removed, many things of one kind as one line."""
+    kinds: dict[str, list[str]] = {}
+    for line in removed:
+        kinds.setdefault(line.split()[0], []).append(line)
+    many = {"container": "containers", "directory": "directories"}
+    return [
+        line
+        for kind, lines in kinds.items()
+        for line in ([f"{len(lines)} {many[kind]}"] if kind in many and lines[1:] else lines)
+    ]
 
 
 def _keep(path: Path, text: str, mode: int) -> bool:
