@@ -16,7 +16,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster import Cluster
-
 from k8slite.cli.main import run
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,8 +6,9 @@ import re
 import time
 from pathlib import Path
 
-from cluster import LOOPBACK, NODE
 from conftest import Ctl, Outcome
+
+from cluster import LOOPBACK, NODE
 
 FILES = Path(__file__).parents[2] / "examples" / "article"
 

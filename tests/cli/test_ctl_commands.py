@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import NODE, Cluster
 from conftest import Ctl
+
+from cluster import NODE, Cluster
 
 CONFIG_MAP = """
 apiVersion: v1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from cluster import NODE, Cluster
 from conftest import Ctl, Outcome
+
+from cluster import NODE, Cluster
 
 
 def test_the_token_and_the_whole_command_are_printed(command: Ctl, cluster: Cluster) -> None:

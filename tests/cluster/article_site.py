@@ -68,6 +68,12 @@ def views(host: Host) -> dict[str, str]:
     return found
 
 
+def lasting(found: dict[str, str]) -> dict[str, str]:
+    """Those of the views that a reboot does not change by itself."""
+    passing = ("ip addr", "docker network ls", "find /etc ! -type d -newer /run/booted | sort")
+    return {view: text for view, text in found.items() if view not in passing}
+
+
 class Conf:
     """Somebody at the keyboard of `conf`."""
 
