@@ -104,6 +104,21 @@ def test_what_somebody_deletes_comes_back(site: World, mode: str) -> None:
     until(lambda: host.views() == before)
 
 
+def test_a_link_that_goes_at_any_moment_comes_back(tmp_path: Path) -> None:
+    with world(tmp_path, "vxlan") as made:
+        made.start()
+        connected(made)
+        host = made.hosts[0]
+        before = host.views()
+        # Deleted over and over, at whatever point of its repair.
+        host.site.run(
+            "sh", "-c", "for i in $(seq 150); do ip link del k8slite-vx 2>/dev/null; done; true"
+        )
+        until(lambda: host.views() == before)
+        until(lambda: echo(made.pods[0], made.address(1)))
+        until(lambda: host.overlay.trouble == "", 30)
+
+
 def test_nodes_come_go_and_change(site: World, mode: str) -> None:
     near, far = site.hosts[0], site.hosts[1]
     near.tell(far, None)

@@ -35,6 +35,10 @@ class NetworkError(Exception):
     """The kernel refused; the text says what, and what to do."""
 
 
+class _Gone(Exception):
+    """What was just there is not."""
+
+
 class NetworkEdge:
     """Applies plans in this process's network namespace."""
 
@@ -85,7 +89,21 @@ class _Kernel:
         self._ip.close()
 
     def apply(self, plan: Plan) -> list[str]:
-        self._changed, self._trouble = [], []
+        self._changed = []
+        for last in (False, False, True):
+            self._trouble = []
+            try:
+                self._converge(plan)
+                break
+            except (self._refusal, _Gone) as error:
+                # What we asked about, or worked on, went away meanwhile. Look anew.
+                if last:
+                    raise NetworkError(f"the kernel says {_words(error)}") from error
+        if self._trouble:
+            raise NetworkError("; ".join(self._trouble))
+        return self._changed
+
+    def _converge(self, plan: Plan) -> None:
         index = self._index(LINK)
         if plan.link is None:
             if index:
@@ -97,9 +115,6 @@ class _Kernel:
                 self._neighbours(plan.neighbours, index)
                 self._forwarding(plan.neighbours, index)
         self._routes(plan.routes)
-        if self._trouble:
-            raise NetworkError("; ".join(self._trouble))
-        return self._changed
 
     def _do(self, what: str, method: str, *words: str, **fields: Any) -> bool:
         """One change; ``what`` it is to a reader of the log. False (and said) when refused."""
@@ -109,6 +124,8 @@ class _Kernel:
             code = getattr(error, "code", 0)
             if words[0] == "del" and code in (errno.ENOENT, errno.ESRCH, errno.ENODEV):
                 return True  # somebody was quicker
+            if code == errno.ENODEV:
+                raise  # the link went away under our hands: look anew
             self._trouble.append(f"{what}: the kernel says {_words(error)}")
             return False
         self._changed.append(what)
@@ -136,8 +153,9 @@ class _Kernel:
                 self._trouble[-1] += f" (is another vxlan at port {PORT}, as flannel's?)"
                 return 0
             index = self._index(LINK)
-            found = next(iter(self._ip.get_links(index)), None)
-        assert found is not None
+            found = next(iter(self._ip.get_links(index)), None) if index else None
+        if found is None:
+            raise _Gone(f"link {LINK} went away as soon as it was made")
         if found.get_attr("IFLA_MTU") != link.mtu:
             self._do(f"MTU of {LINK} set", "link", "set", index=index, mtu=link.mtu)
         if not found["flags"] & _UP:
