@@ -26,6 +26,8 @@ from k8slite.netfilter.tool import LEGACY, NFT, find_tool, run_tool, variant_of
 from k8slite.network.firewall import Chain, bare, edits, removal, script
 
 _PREFIX = {NFT: "iptables-nft", LEGACY: "iptables-legacy"}
+#: Looks until all is found right: one that mends is followed by one that looks whether it did.
+_ROUNDS = 3
 #: Seconds that a tool waits for another one that holds the legacy tables.
 _WAIT = "5"
 
@@ -80,6 +82,19 @@ class Tables:
             return []
         self._left = None
         mended: dict[str, None] = {}
+        for _ in range(_ROUNDS):
+            # Taken before the look: what others change after it is seen next time.
+            before = self._states()
+            wrong = self._mend(chains)
+            if not wrong:
+                self._left = (chains, before)
+                break
+            mended |= dict.fromkeys(wrong)
+        return list(mended)
+
+    def _mend(self, chains: tuple[Chain, ...]) -> list[str]:
+        """Look at every chain, put right those that are not; their names."""
+        mended = []
         for kind, variant in self._variants.items():
             for chain in chains:
                 if kind != self._main and not (
@@ -89,9 +104,8 @@ class Tables:
                 lines = edits(variant.listing(chain.table), chain)
                 if lines:
                     variant.restore(chain.table, lines)
-                    mended[chain.name] = None
-        self._left = (chains, self._states())
-        return list(mended)
+                    mended.append(chain.name)
+        return mended
 
     def _remove(self, chains: Iterable[Chain]) -> list[str]:
         self._find()
