@@ -226,16 +226,35 @@ def test_the_endpoints_are_the_masters_that_are_alive() -> None:
             async with asyncio.TaskGroup() as group:
                 one = group.create_task(first.run(), name="first")
                 two = group.create_task(second.run(), name="second")
+                await world.clock.sleep(0.1)
+                assert addresses(world) == ["10.0.0.1", "10.0.0.2"]
                 await world.clock.sleep(25)
                 assert addresses(world) == ["10.0.0.1", "10.0.0.2"]
-                one.cancel()
-                await world.clock.sleep(60)
+                one.cancel()  # a master that is told to stop says so
+                await world.clock.sleep(0.1)
                 assert addresses(world) == ["10.0.0.2"]
                 two.cancel()
 
     def addresses(world: World) -> list[str]:
         endpoints = world.registry.get(ENDPOINTS, "default", "kubernetes").object
         return [address.ip for subset in endpoints.subsets for address in subset.addresses]
+
+    run_virtual(main())
+
+
+def test_a_master_that_falls_silent_is_no_endpoint_after_its_grace() -> None:
+    async def main() -> None:
+        async with memory_world(clock=LoopClock()) as world:
+            silent = bootstrap(world, "10.0.0.1")
+            await silent.ensure()
+            other = asyncio.create_task(bootstrap(world, "10.0.0.2").run())
+            await world.clock.sleep(29)
+            assert len(world.registry.get(ENDPOINTS, "default", "kubernetes").object.subsets) == 1
+            await world.clock.sleep(2)
+            endpoints = world.registry.get(ENDPOINTS, "default", "kubernetes").object
+            (subset,) = endpoints.subsets
+            assert [address.ip for address in subset.addresses] == ["10.0.0.2"]
+            await stop(other)
 
     run_virtual(main())
 

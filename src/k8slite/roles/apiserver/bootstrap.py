@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv4Network
 
 import msgspec
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 PERIOD = 10.0
 #: A master that gave no sign for so long is no endpoint of the API any more, seconds.
 MASTER_GRACE = 3 * PERIOD
+#: Seconds that a parting word may take.
+_PARTING = 1.0
 
 
 class Bootstrap:
@@ -46,13 +49,28 @@ class Bootstrap:
         )
 
     async def run(self) -> None:
-        """Look every ten seconds until cancelled."""
-        while True:
-            try:
-                await self.ensure()
-            except ApiError as error:
-                log.warning("bootstrap", role="apiserver", error=error.message)
-            await self._clock.sleep(PERIOD)
+        """Look every ten seconds, and when a master comes or goes, until cancelled."""
+        news = asyncio.Event()
+        unsubscribe = self._masters.subscribe(lambda _: news.set())
+        try:
+            while True:
+                news.clear()
+                try:
+                    await self.ensure()
+                except ApiError as error:
+                    log.warning("bootstrap", role="apiserver", error=error.message)
+                await self._clock.wait(news, PERIOD)
+        finally:
+            unsubscribe()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """This master is no endpoint of the API any more, if the store can be told in time."""
+        try:
+            async with asyncio.timeout(_PARTING):
+                await self._masters.leave(self._address)
+        except (ApiError, TimeoutError) as error:
+            log.info("left without a word", role="apiserver", reason=str(error))
 
     async def ensure(self) -> None:
         """Make everything right, once. Raises ApiError."""

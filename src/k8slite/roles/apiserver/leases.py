@@ -103,6 +103,18 @@ class Holders:
         except OutcomeUnknown as error:
             raise UnknownOutcome(f"the store did not answer: {error}") from error
 
+    async def leave(self, name: str) -> None:
+        """``name`` gives no more signs of life, and knows it: nobody need wait for the silence.
+
+        Raises Unavailable.
+        """
+        lease = self._leases.pop(name, 0)
+        if lease:
+            try:
+                await self._store.revoke(lease)
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                raise Unavailable(f"the store cannot be reached: {error}") from error
+
     async def _known(self, name: str) -> int:
         """The lease that ``name`` held before this process started; 0 when there is none."""
         found = await self._store.get(self._prefix + name)
