@@ -72,7 +72,7 @@ def test_everything_wrong_on_the_hosts_is_told_at_once_and_nothing_is_changed(
 
     reasons = conf.refused("up", "-c", conf.write("/root/four.sh", _FOUR))
     text = "\n".join(reasons)
-    assert "192.168.0.10: belongs to another cluster (cafe0123, whose master is 10.0.0.1)" in text
+    assert "192.168.0.10: belongs to another cluster (cafe0123, whose masters are 10.0.0.1)" in text
     assert "PORTAL_NET 192.168.3.0/24 clashes with its routes to 192.168.3.128/25" in text
     assert "core@192.168.0.10: port 10250 (the node's own API) is taken by busybox (pid" in text
     assert "core@192.168.0.11: has no Docker" in text

@@ -182,7 +182,7 @@ def test_sound_hosts_pass() -> None:
             "port 10250 (the node's own API) is taken by kubelet (pid 7)",
         ),
         ({"listeners": (Listener("udp", 8472),)}, "port 8472/udp"),
-        ({"record": Record("x" * 32, ("10.0.0.1",))}, "another cluster (xxxxxxxx, whose master"),
+        ({"record": Record("x" * 32, ("10.0.0.1",))}, "another cluster (xxxxxxxx, whose masters"),
         ({"record": replace(RECORD, id="other")}, "another cluster (other"),
         ({"record_damaged": True}, "cluster.json cannot be read"),
         ({"data": ("store.db",)}, "a cluster of that machine alone"),

@@ -214,7 +214,6 @@ def membership(spec: ClusterSpec, hosts: Mapping[str, HostFacts]) -> list[str]:
     """Hosts that are in another cluster than the one that ``spec`` describes."""
     problems = []
     ours = identity(spec, hosts)
-    masters = sorted(node.address for node in spec.masters)
     for address, facts in hosts.items():
         record = facts.record
         if facts.record_damaged:
@@ -222,10 +221,10 @@ def membership(spec: ClusterSpec, hosts: Mapping[str, HostFacts]) -> list[str]:
                 f"{address}: /etc/k8slite/cluster.json cannot be read: mend it, or remove k8slite "
                 "there by `k8slite down`"
             )
-        elif record and not _ours(record, masters, ours):
+        elif record and record.id != ours:
             problems.append(
                 f"{address}: belongs to another cluster ({record.id[:8]}, whose "
-                f"master is {', '.join(record.masters) or 'unknown'}): take it out of that one "
+                f"masters are {', '.join(record.masters) or 'unknown'}): take it out of that one "
                 "first (k8slite remove-node)"
             )
         elif record is None and facts.data and "store.db" in facts.data:
@@ -234,11 +233,6 @@ def membership(spec: ClusterSpec, hosts: Mapping[str, HostFacts]) -> list[str]:
                 "run `k8slite down` there first"
             )
     return problems
-
-
-def _ours(record: Record, masters: list[str], ours: str) -> bool:
-    known = set(record.masters)
-    return record.id == ours and (known <= set(masters) or known >= set(masters))
 
 
 def identity(spec: ClusterSpec, hosts: Mapping[str, HostFacts]) -> str:

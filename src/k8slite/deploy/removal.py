@@ -180,7 +180,16 @@ class Nodes:
             await Step(host, survey.facts[host_address], self._clock, self._say).remove()
         await self._rollout.converge(site)
         for text in survey.unreachable.values():
-            self._say(f"... note: {text}; it is shut out of the cluster, but not cleaned")
+            self._say(f"... note: {text}")
+            self._say(
+                f"... note: {address} could not be cleaned. "
+                + (
+                    "As a master it still holds the cluster's keys: do not connect it again before "
+                    "k8slite is off it"
+                    if node.master
+                    else "The cluster does not let it in any more"
+                )
+            )
         self._say(f"{node.login} is out of the cluster. Take it out of {self._file} as well.")
 
     async def _drain(self, client: HttpClient, name: str) -> None:
