@@ -85,6 +85,17 @@ class Host(Machine):
         self.fast()
         super().power_off()
 
+    def mend(self) -> None:
+        """Undo whatever is still done to this host, parts that were killed excepted."""
+        for part in list(self._frozen):
+            self.thaw(part)
+        self.heal()
+        self.fast()
+        for folder in self.disks:
+            self.path(f"{folder}/{_FILLER}").unlink(missing_ok=True)
+        if self.path(_CLOCK).exists():
+            self.jump_clock(0)
+
     # -- the cable
 
     def cut(self) -> None:

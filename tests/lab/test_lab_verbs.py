@@ -169,3 +169,16 @@ def test_the_clock_jumps_for_those_who_live_by_it_and_only_on_this_host(clocked:
     until(lambda: abs(ahead() + 3600) < 5)
     clocked.jump_clock(0)
     until(lambda: abs(ahead()) < 5)
+
+
+def test_mending_undoes_whatever_was_done(machines: Lab) -> None:
+    host = machines["node3"]
+    host.freeze("dockerd")
+    host.fill_disk("/var/lib/small")
+    host.slow(delay=0.01)
+    host.jump_clock(60)
+    host.cut()
+    host.mend()
+    until(lambda: reaches(machines.conf, host))
+    assert host.docker("ps") is not None
+    assert host.sh("echo more > /var/lib/small/file && cat /etc/faketimerc") == "+0\n"

@@ -26,6 +26,8 @@ ETCD_DISK = "/var/lib/k8slite/etcd"
 ELECTION = "/k8slite/data/registry/leases/elections/control-plane"
 #: Seconds, where an ordinary cluster has 40 and 300.
 GRACE, EVICTION = 8.0, 10.0
+#: Seconds, as promised for a master's death.
+API_BACK, SCHEDULING_BACK = 5.0, 15.0
 REPLICAS = 3
 
 _CONTROLLER: dict[str, Any] = {
@@ -121,6 +123,14 @@ class Cluster:
             )
         raise AssertionError("400 large objects made no difference")
 
+    def mend(self) -> None:
+        """Undo what a test that failed has left undone."""
+        for node in self.nodes:
+            node.mend()
+            for part in node.services:
+                if not node.pids(part):
+                    node.start(part)
+
     # -- questions
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -200,6 +210,16 @@ class Cluster:
             len(machines) == 1 for machines in running.values()
         )
 
+    def serves(self, node: Host) -> bool:
+        """Is this master itself well?"""
+        with inside(self.lab.conf.namespace):
+            connection = http.client.HTTPConnection(node.address, 8080, timeout=3)
+            try:
+                connection.request("GET", "/healthz")
+                return connection.getresponse().status == 200
+            finally:
+                connection.close()
+
     def leader(self) -> Host | None:
         """The master that leads, by etcd's word."""
         for node in self.nodes:
@@ -236,7 +256,7 @@ class Cluster:
             try:
                 if condition():
                     return time.monotonic() - began
-            except (OSError, LookupError):
+            except (OSError, LookupError, http.client.HTTPException):
                 pass
             if time.monotonic() > began + seconds:
                 logs = "\n".join(f"{n.name}: {n.log('agent')[-1500:]}" for n in self.nodes)
@@ -251,7 +271,7 @@ class Cluster:
         self.until(lambda: self.ready() == dict.fromkeys(names, True), "all nodes are ready")
         self.until(lambda: self.leader() is not None, "a master leads")
         for node in self.nodes:
-            self.until(partial(_serves, self.lab, node), f"{node.name} serves the API")
+            self.until(partial(self.serves, node), f"{node.name} serves the API")
 
     # -- the witness
 
@@ -277,13 +297,3 @@ class Cluster:
 def _is_ready(pod: Any) -> bool:
     conditions = pod["status"].get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def _serves(lab: Lab, node: Host) -> bool:
-    with inside(lab.conf.namespace):
-        connection = http.client.HTTPConnection(node.address, 8080, timeout=3)
-        try:
-            connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
-        finally:
-            connection.close()

@@ -18,6 +18,7 @@ def masters() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(masters: Cluster) -> Cluster:
+def cluster(masters: Cluster) -> Iterator[Cluster]:
     masters.wait_whole()
-    return masters
+    yield masters
+    masters.mend()

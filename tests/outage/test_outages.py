@@ -10,13 +10,18 @@ import time
 
 import pytest
 from tests.lab.host import Host
-from tests.outage.cluster import ETCD_DISK, EVICTION, GRACE, Cluster
+from tests.outage.cluster import (
+    API_BACK,
+    ETCD_DISK,
+    EVICTION,
+    GRACE,
+    SCHEDULING_BACK,
+    Cluster,
+)
 from tests.outage.history import longest_silence
 
 pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.slow]
 
-#: Seconds, as promised for a master's death.
-API_BACK, SCHEDULING_BACK = 5.0, 15.0
 FREEZE = 60.0
 #: Seconds for what the settings let take GRACE + EVICTION.
 REPLACED = GRACE + EVICTION + 25
