@@ -90,6 +90,4 @@ def test_the_leading_machine_is_rebooted_and_back_by_itself(cluster: Cluster) ->
         leader.reboot()
         cluster.wait_whole()
         cluster.until(lambda: cluster.running(witness.namespace), "all pods run again")
-        cluster.until(
-            lambda: cluster.runs_each_pod_once(witness.namespace), "every pod runs once"
-        )
+        cluster.until(lambda: cluster.runs_each_pod_once(witness.namespace), "every pod runs once")
