@@ -240,6 +240,19 @@ def test_everything_is_told_at_once() -> None:
     assert len(findings(bad).problems) == 9
 
 
+def test_what_cannot_be_changed_in_a_cluster_that_stands_is_told() -> None:
+    nodes = tuple({"address": node.address, "roles": "ai"} for node in SPEC.nodes[:2])
+    networks = (("PORTAL_NET", "10.1.0.0/24"), ("FLANNEL_NET", SPEC.flannel_net))
+    record = Record("id-of-ours", ("192.168.0.10",), nodes, networks)
+    standing = replace(sound("192.168.0.10"), record=record, data=("store.db",))
+    found = findings({**SOUND, "192.168.0.10": standing}).problems
+    assert [text.split(" and ")[0] for text in found] == [
+        "PORTAL_NET is 192.168.3.0/24",
+        "192.168.0.11 is 'ai' in the cluster that stands",
+        "192.168.0.10: the cluster keeps its objects in sqlite",
+    ]
+
+
 def test_no_default_route_is_a_warning() -> None:
     hosts = {**SOUND, "192.168.0.11": replace(sound("192.168.0.11"), default_route=False)}
     found = findings(hosts)

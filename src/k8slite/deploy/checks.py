@@ -63,7 +63,9 @@ def check(spec: ClusterSpec, hosts: Mapping[str, Seen], needs: Needs) -> Finding
             problems += [f"{node.login}: {text}" for text in found]
             warnings += [f"{node.login}: {text}" for text in odd]
     problems += _clocks(hosts)
-    problems += membership(spec, {address: seen.facts for address, seen in hosts.items()})
+    facts = {address: seen.facts for address, seen in hosts.items()}
+    problems += membership(spec, facts)
+    problems += _unchangeable(spec, facts)
     return Findings(tuple(problems), tuple(warnings))
 
 
@@ -233,6 +235,45 @@ def membership(spec: ClusterSpec, hosts: Mapping[str, HostFacts]) -> list[str]:
                 "run `k8slite down` there first"
             )
     return problems
+
+
+def _unchangeable(spec: ClusterSpec, hosts: Mapping[str, HostFacts]) -> list[str]:
+    """What the file says otherwise than the cluster that stands, and cannot be changed in it."""
+    problems = []
+    ours = identity(spec, hosts)
+    records = [facts.record for facts in hosts.values() if facts.record and facts.record.id == ours]
+    if not records:
+        return []
+    wanted = {"PORTAL_NET": spec.portal_net, "FLANNEL_NET": spec.flannel_net}
+    for name, network in records[0].networks:
+        if wanted.get(name, network) != network:
+            problems.append(
+                f"{name} is {wanted[name]} and the cluster that stands has {network}: addresses "
+                "are taken from it already; keep it, or `k8slite down` first"
+            )
+    for recorded in records[0].nodes:
+        node = spec.node(recorded.get("address", ""))
+        if node and node.roles != recorded.get("roles"):
+            problems.append(
+                f"{node.address} is {recorded.get('roles')!r} in the cluster that stands and "
+                f"{node.roles!r} in the file: k8slite remove-node, then add-node"
+            )
+    for node in spec.masters:
+        facts = hosts.get(node.address)
+        if facts and facts.record and facts.record.id == ours:
+            problems += _other_store(spec, node, facts)
+    return problems
+
+
+def _other_store(spec: ClusterSpec, node: NodeSpec, facts: HostFacts) -> list[str]:
+    has = {"etcd": "etcd" in facts.data, "sqlite": "store.db" in facts.data}
+    other = next((store for store in has if store != spec.store), "")
+    if has[spec.store] or not has.get(other):
+        return []
+    return [
+        f"{node.address}: the cluster keeps its objects in {other} and the file asks for "
+        f"{spec.store}: set K8SLITE_STORE={other}, or move them first (k8slite store migrate)"
+    ]
 
 
 def identity(spec: ClusterSpec, hosts: Mapping[str, HostFacts]) -> str:

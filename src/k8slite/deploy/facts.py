@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +85,7 @@ class Record:
     id: str
     masters: tuple[str, ...]
     nodes: tuple[dict[str, str], ...] = ()  # user, address, roles
+    networks: tuple[tuple[str, str], ...] = ()  # PORTAL_NET and FLANNEL_NET, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,9 @@ def _record(text: str) -> tuple[Record | None, bool]:
     try:
         document = json.loads(text)
         nodes = tuple({str(k): str(v) for k, v in node.items()} for node in document["nodes"])
-        return Record(str(document["id"]), tuple(map(str, document["masters"])), nodes), False
+        networks = {str(k): str(v) for k, v in (document.get("networks") or {}).items()}
+        masters = tuple(map(str, document["masters"]))
+        return Record(str(document["id"]), masters, nodes, tuple(networks.items())), False
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, True
 
@@ -274,7 +278,14 @@ def _owners(lines: list[str]) -> dict[str, str]:
     return found
 
 
-def record_text(identity: str, nodes: list[dict[str, Any]]) -> str:
+def record_text(
+    identity: str, nodes: list[dict[str, Any]], networks: Mapping[str, str] | None = None
+) -> str:
     """The text of ``cluster.json``."""
-    masters = [node["address"] for node in nodes if "a" in node["roles"]]
-    return json.dumps({"id": identity, "masters": masters, "nodes": nodes}, indent=1) + "\n"
+    document = {
+        "id": identity,
+        "masters": [node["address"] for node in nodes if "a" in node["roles"]],
+        "nodes": nodes,
+        "networks": dict(networks or {}),
+    }
+    return json.dumps(document, indent=1) + "\n"

@@ -70,6 +70,12 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(self.encoded()).hexdigest()
 
     @property
+    def networks(self) -> dict[str, str]:
+        """By the names that the file gives them."""
+        names = {"PORTAL_NET": "portal_net", "FLANNEL_NET": "flannel_net"}
+        return {name: str(self.settings[field]) for name, field in names.items()}
+
+    @property
     def authority(self) -> str:
         """The first half of the token: which authority the node is to believe."""
         return self.token.partition(".")[0]

@@ -131,6 +131,10 @@ class Nodes:
                     "remove-node first"
                 ]
             )
+        if node.master and not present and spec.store == "sqlite":
+            raise Refused(
+                [f"{node.address} cannot be a master more: the embedded store serves one; see etcd"]
+            )
         whole = spec if present else spec.with_nodes((*spec.nodes, node))
         self._rollout.spec = whole
         site = await self._rollout.site(joining=[] if present else [node])
