@@ -63,9 +63,9 @@ class History:
     start: Listed = field(default_factory=Listed)
     end: Listed = field(default_factory=Listed)
     writes: list[Write] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
-    #: How often the watch had to begin anew with a list: its revision was compacted away.
-    relists: int = 0
+    #: The watch. A list among the events: it was told that its revision is too old (410), and began
+    #: anew with what was there.
+    seen: list[Seen | Listed] = field(default_factory=list)
 
     def acknowledged(self) -> list[Write]:
         return [write for write in self.writes if write.outcome == ACKNOWLEDGED]
@@ -137,6 +137,9 @@ def _forward(history: History) -> Iterator[str]:
             place += 1
         if greatest is not None and write.revision <= greatest.revision:
             yield f"revisions go back: {write} began after {greatest}"
+    newest = max(answered, key=lambda write: write.revision, default=None)
+    if newest is not None and history.end.revision < newest.revision:
+        yield f"revisions go back: the last list is at {history.end.revision}, after {newest}"
 
 
 def _ordered(history: History) -> Iterator[str]:
@@ -144,6 +147,11 @@ def _ordered(history: History) -> Iterator[str]:
     there = set(history.start.values)
     last = history.start.revision
     for event in history.seen:
+        if isinstance(event, Listed):
+            if event.revision < last:
+                yield f"watch: a list at {event.revision} after revision {last}"
+            there, last = set(event.values), event.revision
+            continue
         if event.type == "BOOKMARK":
             if event.revision < last:
                 yield f"watch: a bookmark at {event.revision} after revision {last}"
@@ -162,25 +170,35 @@ def _ordered(history: History) -> Iterator[str]:
 
 
 def _complete(history: History) -> Iterator[str]:
-    """Every acknowledged write is an event, with its revision; no refused one is."""
+    """Every acknowledged write is an event, with its revision; no refused one is. Where the watch
+    began anew with a list, that list stands for the events before it."""
     events: dict[str, list[Seen]] = {}
+    listed: dict[str, set[str]] = {}
+    gaps: list[tuple[int, int]] = []
+    last = history.start.revision
     for event in history.seen:
-        if event.type != "BOOKMARK":
+        if isinstance(event, Listed):
+            gaps.append((last, event.revision))
+            for key, value in event.values.items():
+                listed.setdefault(key, set()).add(value)
+        elif event.type != "BOOKMARK":
             events.setdefault(event.key, []).append(event)
+        last = event.revision
     for key, writes in _by_key(history.writes).items():
         mine = events.get(key, [])
         first = {e.value: e.revision for e in reversed(mine) if e.type != "DELETED"}
         gone = any(event.type == "DELETED" for event in mine)
         for write in writes:
-            if write.outcome == REFUSED and write.value in first:
+            if write.outcome == REFUSED and write.value in first.keys() | listed.get(key, set()):
                 yield f"watch: an event of what was refused: {write}"
             if write.outcome != ACKNOWLEDGED:
                 continue
             if write.act == "delete":
-                if not gone:
+                if not gone and not gaps:
                     yield f"watch: gap: no event of {write}"
             elif write.value not in first:
-                yield f"watch: gap: no event of {write}"
+                if not any(after < write.revision <= upto for after, upto in gaps):
+                    yield f"watch: gap: no event of {write}"
             elif write.revision and first[write.value] != write.revision:
                 yield f"watch: the event of {write} says revision {first[write.value]}"
 
@@ -189,11 +207,13 @@ def _agreeing(history: History) -> Iterator[str]:
     """The events up to the last list, applied to the first one, give the last one."""
     values = dict(history.start.values)
     for event in history.seen:
-        if event.type == "BOOKMARK" or event.revision > history.end.revision:
-            continue
-        if event.type == "DELETED":
+        if event.revision > history.end.revision:
+            break
+        if isinstance(event, Listed):
+            values = dict(event.values)
+        elif event.type == "DELETED":
             values.pop(event.key, None)
-        else:
+        elif event.type != "BOOKMARK":
             values[event.key] = event.value
     for key in sorted(values.keys() | history.end.values.keys()):
         told, listed = values.get(key, ABSENT), history.end.values.get(key, ABSENT)

@@ -132,6 +132,12 @@ def test_a_revision_that_goes_back_is_found() -> None:
     assert any("says revision 14" in line for line in found)
 
 
+def test_a_list_older_than_what_was_acknowledged_is_found() -> None:
+    history = good()
+    history.end = Listed(13, {"a": "a2"})
+    assert any("the last list is at 13" in line for line in violations(history))
+
+
 def test_overlapping_writes_may_have_revisions_in_any_order() -> None:
     history = good()
     history.writes[0] = dataclasses.replace(history.writes[0], ended=9.0, revision=15)
@@ -147,6 +153,15 @@ def test_events_that_make_no_sense_are_found() -> None:
     history.seen[0] = Seen("ADDED", 11, "a", "a1")
     history.seen[3] = Seen("ADDED", 14, "a", "a2")
     assert any("the key was there already" in line for line in violations(history))
+
+
+def test_a_watch_that_was_told_to_begin_anew_may_miss_what_its_list_stands_for() -> None:
+    history = good()
+    history.seen[1:5] = [Listed(15, {"a": "a2"})]  # instead of b's life and a's change
+    assert violations(history) == []
+    history.seen[1] = Listed(12, {"a": "a1", "b": "b1"})
+    assert any("no event of update a = a2" in line for line in violations(history))
+    assert any("the watch ends with 'b1'" in line for line in violations(history))
 
 
 def test_silence_is_counted_from_the_outage_on() -> None:

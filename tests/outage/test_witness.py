@@ -28,9 +28,10 @@ class Master:
         self.directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *flags: str) -> None:
         self._process = self.place.start(
             *(K8SLITE, "agent", "--roles", "a", "--data-dir", str(self.directory / "data")),
+            *flags,
             log=self.directory / "agent.log",
         )
 
@@ -45,20 +46,25 @@ def master(tmp_path: Path) -> Iterator[Master]:
     with Switch() as switch, Namespace("witness") as place:
         switch.connect(place, "192.168.0.10/24")
         made = Master(place, tmp_path)
-        made.start()
         yield made
         made.kill()
 
 
+def acknowledged(witness: Witness, more: int) -> None:
+    """Wait for so many more writes."""
+    count = len(witness.history.acknowledged())
+    deadline = time.monotonic() + 30
+    while len(witness.history.acknowledged()) < count + more:
+        assert time.monotonic() < deadline, "no writes are acknowledged"
+        time.sleep(0.05)
+
+
 def test_a_master_that_is_killed_thrice_keeps_what_it_acknowledged(master: Master) -> None:
+    master.start()
     witness = Witness([SERVER], "outage")
     with hold(witness, partial(inside, master.place)):
         for _ in range(3):
-            count = len(witness.history.acknowledged())
-            deadline = time.monotonic() + 30
-            while len(witness.history.acknowledged()) < count + 30:
-                assert time.monotonic() < deadline, "no writes are acknowledged"
-                time.sleep(0.05)
+            acknowledged(witness, 30)
             master.kill()
             master.start()
     history = witness.history
@@ -67,4 +73,19 @@ def test_a_master_that_is_killed_thrice_keeps_what_it_acknowledged(master: Maste
     assert ACKNOWLEDGED in outcomes
     assert len(outcomes) > 1, f"the kills did not show: {outcomes}, {UNKNOWN} expected"
     assert len(history.seen) > 60
-    assert history.relists == 0
+
+
+def test_a_master_that_forgets_is_found_out(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory store keeps no promise beyond its process: the checker must say so."""
+    monkeypatch.setattr("tests.outage.witness.CATCH_UP", 1.0)
+    master.start("--store", "memory")
+    witness = Witness([SERVER], "outage")
+    with hold(witness, partial(inside, master.place)):
+        acknowledged(witness, 60)
+        master.kill()
+        master.start("--store", "memory")
+        acknowledged(witness, 20)
+    found = violations(witness.history)
+    assert any("lost: " in line for line in found), found
