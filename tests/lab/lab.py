@@ -77,8 +77,9 @@ def lab(
     addresses = {name: ADDRESSES[name] for name in names}
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        mine = stack.enter_context((directory / _OWNER).open("w"))
+        mine = stack.enter_context((directory / "locking").open("w"))
         fcntl.flock(mine, fcntl.LOCK_EX)
+        (directory / "locking").rename(directory / _OWNER)  # never seen unlocked while we live
         keygen(directory / "id_ed25519", "root@conf")
         authorized = (directory / "id_ed25519.pub").read_text()
         switch = stack.enter_context(Switch())
