@@ -155,16 +155,17 @@ class Reads:
             )
 
     async def _next_page(self, selection: Selection, token: Token, limit: int) -> Page:
-        if token.rv < 0:
-            entries = await selection.pick(self._cache.table(selection.kind), self._clock)
+        fresh = token.rv < 0
+        if fresh:
             revision = self._cache.revision
+            entries = await selection.pick(self._cache.table(selection.kind), self._clock)
         else:
             kept = self._snapshots.find((*selection.key, token.rv))
             if kept is None:
                 raise ContinueExpired(Token(-1, token.start))
             entries, revision = kept, token.rv
         at = _after(entries, token.start)
-        return self._cut(selection, entries, revision, limit, at)
+        return self._cut(selection, entries, revision, limit, at, fresh=fresh)
 
     def _cut(
         self,
@@ -173,14 +174,17 @@ class Reads:
         revision: int,
         limit: int,
         start: int = 0,
+        *,
+        fresh: bool = True,
     ) -> Page:
-        """The page of ``limit`` entries from ``start``; what follows is kept for its token."""
+        """The page of ``limit`` entries from ``start``; what follows is kept for its token.
+        ``fresh``: it is not kept yet."""
         version = str(revision)
         end = start + limit
         if not limit or end >= len(entries):
             rest = entries[start:] if start else entries
             return Page(selection.kind, rest, ListMeta(resource_version=version))
-        if not start:
+        if fresh:
             entries = tuple(entries)
             self._snapshots.keep((*selection.key, revision), entries)
         meta = ListMeta(
