@@ -120,10 +120,11 @@ def _joinable(settings: Settings) -> None:
         _url("--server", server, ("https",), "https://192.168.0.10:6443")
     if settings.token and settings.token_file is not None:
         raise BadSettings("--token and --token-file: give one of them")
+    if (settings.data_dir / "pki" / "node.crt").exists():
+        return  # it has joined: no token is needed any more
     if settings.token_file is not None and not os.access(settings.token_file, os.R_OK):
         raise BadSettings(f"--token-file {settings.token_file} cannot be read")
-    has_token = settings.token or settings.token_file is not None
-    if not has_token and not (settings.data_dir / "pki" / "node.crt").exists():
+    if not settings.token and settings.token_file is None:
         raise BadSettings(
             "--roles i: to join, this node needs a token: give --token-file with what "
             "`k8slite token` says on a master"

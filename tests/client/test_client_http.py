@@ -218,6 +218,30 @@ async def test_objects_of_other_servers_may_be_full_of_nulls() -> None:
         assert pod.kind == "Pod"
 
 
+@pytest.mark.parametrize(
+    "body", [b"<html>hello</html>", b"[]", b"\xff", b'{"items":3,"metadata":7,"seconds":"x"}']
+)
+async def test_a_success_that_is_no_word_of_the_api_is_an_error_of_the_api(body: bytes) -> None:
+    said = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
+    async with strange(said) as client:
+        for read in (client.get(NODE, "n"), client.list(NODE), client.heartbeat("n")):
+            with pytest.raises(ApiError):
+                await read
+        with pytest.raises(UnknownOutcome, match="the write may have happened"):
+            await client.update(config("a"))
+
+
+async def test_an_error_that_needs_more_than_a_status_comes_as_its_kind() -> None:
+    import k8slite.roles.apiserver.reading  # noqa: F401 - it knows an Expired with a token
+
+    status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
+    said = b"HTTP/1.1 410 Gone\r\n\r\n" + json.dumps(status).encode()
+    async with strange(said) as client:
+        with pytest.raises(Expired) as caught:
+            await client.get(NODE, "n")
+        assert caught.value.status().message == "too old"
+
+
 async def test_a_line_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k8slite.client.http.MAX_LINE", 1000)
     async with strange(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5000) as client:

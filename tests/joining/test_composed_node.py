@@ -23,7 +23,7 @@ from k8slite.api.meta import ObjectMeta
 from k8slite.client.http import HttpClient
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
-from k8slite.preflight import BadSettings
+from k8slite.preflight import BadSettings, _joinable
 from k8slite.store.etcd import EtcdStore
 
 
@@ -126,6 +126,37 @@ async def test_straight_from_etcd_it_reads_and_through_the_api_it_writes(
         assert around.informers.of(SECRET).synced
         cache = pods._cache  # type: ignore[attr-defined]
         assert [key for key in cache._others if not key.startswith("/registry/")] == []
+
+
+async def test_a_token_file_may_go_once_the_node_has_joined(master: Master, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "node", master)
+    async with node(settings):
+        pass
+    assert settings.token_file is not None
+    settings.token_file.unlink()
+    _joinable(settings)
+    async with node(settings) as around:
+        assert await around.client.heartbeat("10.0.0.1") > 0
+
+
+async def test_a_node_does_not_go_on_without_its_informers(master: Master, tmp_path: Path) -> None:
+    class Fault(Exception):
+        pass
+
+    def broken(old: Node | None, new: Node | None) -> None:
+        raise Fault
+
+    async def process() -> None:
+        async with joined(settings_of(tmp_path / "node", master), Clock()) as around:
+            around.informers.of(NODE).subscribe(broken)
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(process())
+    done, _ = await asyncio.wait({running}, timeout=10)
+    assert done
+    with pytest.raises(ExceptionGroup) as caught:
+        running.result()
+    assert caught.group_contains(Fault)
 
 
 async def test_a_token_file_that_went_away_is_named(master: Master, tmp_path: Path) -> None:

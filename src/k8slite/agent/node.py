@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 from k8slite.agent.surroundings import Around
 from k8slite.api.kinds import SCHEME
@@ -20,7 +21,6 @@ from k8slite.client.informer import CacheInformers
 from k8slite.client.reflector import RemoteInformers
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
-from k8slite.kit.tasks import stop
 from k8slite.preflight import BadSettings
 from k8slite.roles.kubelet.docker.pause import architecture
 from k8slite.roles.kubelet.identity import NodeIdentity
@@ -45,9 +45,10 @@ async def joined(settings: Settings, clock: Clock) -> AsyncIterator[Around]:
     )  # fmt: skip
     await identity.obtain()
     client = HttpClient(identity.access(), unauthorized=identity.unauthorized)
-    async with client, _informers(settings, clock, client) as informers:
+    async with client, _informers(settings, clock, client) as (informers, follow):
         async with asyncio.TaskGroup() as tasks:
             around = Around(settings, clock, client, informers, identity, tasks)
+            around.start("informers", follow)
             around.start("identity", lambda: identity.run(client))
             yield around
 
@@ -55,27 +56,26 @@ async def joined(settings: Settings, clock: Clock) -> AsyncIterator[Around]:
 @asynccontextmanager
 async def _informers(
     settings: Settings, clock: Clock, client: HttpClient
-) -> AsyncIterator[Informers]:
-    """Through the API, or from etcd."""
-    async with AsyncExitStack() as stack:
-        if settings.store == "etcd":
-            store = await stack.enter_async_context(opened(settings, clock, compacts=False))
+) -> AsyncIterator[tuple[Informers, Callable[[], Coroutine[Any, Any, None]]]]:
+    """Through the API, or from etcd; and what keeps them current."""
+    if settings.store == "etcd":
+        async with opened(settings, clock, compacts=False) as store:
             cache = WatchCache(store, SCHEME, clock, prefix=_OBJECTS)
-            found: Informers = CacheInformers(cache)
-            running = cache.run()
-        else:
-            own_pods = {"Pod": f"spec.nodeName={settings.node_name}"}
-            found = remote = RemoteInformers(client, clock, own_pods)
-            running = remote.run()
-        stack.push_async_callback(stop, asyncio.create_task(running, name="informers"))
-        yield found
+            yield CacheInformers(cache), cache.run
+    else:
+        own_pods = {"Pod": f"spec.nodeName={settings.node_name}"}
+        remote = RemoteInformers(client, clock, own_pods)
+        yield remote, remote.run
 
 
 def _token(settings: Settings) -> str:
-    """Raises BadSettings."""
+    """The join token; "" when its file went away after it had done its service. Raises
+    BadSettings."""
     if settings.token_file is None:
         return settings.token
     try:
         return settings.token_file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
+        if (settings.data_dir / "pki" / "node.crt").exists():
+            return ""
         raise BadSettings(f"--token-file {settings.token_file} cannot be read: {error}") from None

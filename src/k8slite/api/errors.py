@@ -163,7 +163,8 @@ def forbidden(plural: str, name: str, why: str) -> Forbidden:
 def _subclasses(base: type[ApiError]) -> dict[tuple[int, str], type[ApiError]]:
     found = {(base.code, base.reason): base}
     for sub in base.__subclasses__():
-        found.update(_subclasses(sub))
+        if sub.__module__ == __name__:  # those of others need more than a Status has
+            found.update(_subclasses(sub))
     return found
 
 

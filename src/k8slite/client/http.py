@@ -6,8 +6,8 @@ is an UnknownOutcome. Nothing is asked twice of the same server.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from k8slite.api import codec, fields
-from k8slite.api.errors import ApiError, Unavailable, from_status
+from k8slite.api.errors import ApiError, Unavailable, UnknownOutcome, from_status
 from k8slite.api.joining import Heartbeat
 from k8slite.api.kinds import SCHEME
 from k8slite.api.kinds.binding.types import Binding, ObjectReference
@@ -31,6 +31,7 @@ from k8slite.client.wire import JSON, Ask, Elsewhere, Query, Wire, said_by_serve
 __all__ = ["Answer", "HttpClient", "Query", "path_of", "said_by_server", "typed", "typed_list"]
 
 T = TypeVar("T", bound=Object)
+S = TypeVar("S")
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -226,21 +227,21 @@ class HttpClient:
         if resource_version:
             query.append(("resourceVersion", resource_version))
         async for line in self.lines(path_of(kind, namespace), query, silence=SILENCE):
-            frame = msgspec.json.decode(line, type=_Frame)
+            frame = decoded(line, _Frame)
             if frame.type == "ERROR":
-                raise from_status(msgspec.json.decode(frame.object, type=Status))
+                raise from_status(decoded(bytes(frame.object), Status))
             yield WatchEvent(frame.type, typed(kind, bytes(frame.object)))
 
     async def create(self, obj: T) -> T:
         kind = SCHEME.of(obj)
         path = path_of(kind, obj.metadata.namespace)
-        return typed(kind, (await self.request("POST", path, body=codec.encode(obj))).body)
+        return written(kind, await self.request("POST", path, body=codec.encode(obj)))
 
     async def update(self, obj: T, *, subresource: str = "") -> T:
         kind = SCHEME.of(obj)
         meta = obj.metadata
         path = path_of(kind, meta.namespace, meta.name, subresource)
-        return typed(kind, (await self.request("PUT", path, body=codec.encode(obj))).body)
+        return written(kind, await self.request("PUT", path, body=codec.encode(obj)))
 
     async def patch(
         self,
@@ -257,7 +258,7 @@ class HttpClient:
             body=codec.encode(patch),
             content_type=MERGE_PATCH,
         )
-        return typed(kind, answer.body)
+        return written(kind, answer)
 
     async def delete(
         self,
@@ -291,7 +292,7 @@ class HttpClient:
     async def heartbeat(self, node: str) -> float:
         path = f"/api/v1/nodes/{quote(node, safe='')}/heartbeat"
         answer = await self.request("POST", path, again=True)
-        return msgspec.json.decode(answer.body, type=Heartbeat).seconds
+        return decoded(answer.body, Heartbeat).seconds
 
 
 def _selection(labels: str, fields: str) -> list[tuple[str, str]]:
@@ -300,23 +301,50 @@ def _selection(labels: str, fields: str) -> list[tuple[str, str]]:
 
 
 def typed(kind: Kind[T], body: bytes) -> T:
-    """An object of any server → our struct; what we do not know of it is left out."""
+    """An object of any server → our struct; what we do not know of it is left out. Raises
+    Unavailable for what is no object."""
+    with _understood():
+        try:
+            return msgspec.json.decode(body, type=kind.type)
+        except msgspec.ValidationError:  # other servers write null for what is empty
+            raw = fields.without_nulls(msgspec.json.decode(body))
+            return codec.from_raw(raw, kind=kind).object
+
+
+def written(kind: Kind[T], answer: Answer) -> T:
+    """The object of an answer to a write. Raises UnknownOutcome for what is no object."""
     try:
-        return msgspec.json.decode(body, type=kind.type)
-    except msgspec.ValidationError:  # other servers write null for what is empty
-        raw = fields.without_nulls(msgspec.json.decode(body))
-        return codec.from_raw(raw, kind=kind).object
+        return typed(kind, answer.body)
+    except ApiError as error:
+        raise UnknownOutcome(f"{error.message}; the write may have happened") from None
 
 
 def typed_list(kind: Kind[T], body: bytes) -> _ListOf[T]:
+    """Raises Unavailable for what is no list."""
     shape: Any = _ListOf[kind.type]  # type: ignore[name-defined]
     found: _ListOf[T]
-    try:
-        found = msgspec.json.decode(body, type=shape)
-    except msgspec.ValidationError:
-        raw = fields.without_nulls(msgspec.json.decode(body))
-        found = msgspec.convert(raw, shape)
+    with _understood():
+        try:
+            found = msgspec.json.decode(body, type=shape)
+        except msgspec.ValidationError:
+            raw = fields.without_nulls(msgspec.json.decode(body))
+            found = msgspec.convert(raw, shape)
     return found
+
+
+def decoded(body: bytes, shape: type[S]) -> S:
+    """Raises Unavailable for what is of another shape."""
+    with _understood():
+        return msgspec.json.decode(body, type=shape)
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """A success whose body says something else is the word of a proxy, or of no API server."""
+    try:
+        yield
+    except msgspec.MsgspecError as error:
+        raise Unavailable(f"what was answered is no word of this API: {error}") from None
 
 
 def _warning(header: str) -> str:

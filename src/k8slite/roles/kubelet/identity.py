@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import ref
 
-import msgspec
 import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -34,7 +33,7 @@ from k8slite.api.errors import (
 )
 from k8slite.api.joining import JoinAnswer, JoinRequest
 from k8slite.client.access import Access, servers_of
-from k8slite.client.http import HttpClient
+from k8slite.client.http import HttpClient, decoded
 from k8slite.decide.joining import USER_PREFIX
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
@@ -246,7 +245,7 @@ class NodeIdentity:
         )
         # Asked twice, the master would sign twice: no harm.
         answer = await client.request("POST", "/join", body=codec.encode(asked), again=True)
-        told = msgspec.json.decode(answer.body, type=JoinAnswer)
+        told = decoded(answer.body, JoinAnswer)
         await asyncio.to_thread(self._keep, told, key)
         return told.certificate.encode(), key
 
