@@ -20,7 +20,7 @@ from k8slite.kit.virtual import run_virtual
 from k8slite.roles.apiserver.bootstrap import Bootstrap
 from k8slite.roles.apiserver.components import Components
 from k8slite.roles.apiserver.leases import Holders
-from k8slite.store.base import Op, StoreUnavailable
+from k8slite.store.base import Op, Put, StoreUnavailable
 from k8slite.store.memory import MemoryStore
 
 replace = msgspec.structs.replace
@@ -76,6 +76,60 @@ def test_a_heartbeat_writes_nothing_once_the_lease_is_there() -> None:
             assert await world.revision() == before
 
     run_virtual(main())
+
+
+def test_a_sign_of_life_that_two_masters_write_at_once_is_kept_by_either() -> None:
+    async def one_is_slow_to_write(one: World, two: World, slow: Any) -> None:
+        slow.before = late(one.clock)
+        first = asyncio.create_task(one.nodes.heartbeat("n1"))
+        await one.clock.sleep(1)
+        await two.nodes.heartbeat("n1")
+        await first
+        slow.before = None
+        await beating(two, one)
+
+    async def one_is_slow_to_hear_that_it_has_written(one: World, two: World, slow: Any) -> None:
+        slow.after = late(one.clock)
+        first = asyncio.create_task(one.nodes.heartbeat("n1"))
+        await one.clock.sleep(1)
+        lease = await two.store.grant(40.0)
+        await two.store.commit([Put("/registry/leases/nodes/n1", b"{}", lease)])
+        await first
+        slow.after = None
+        await beating(one, two)
+
+    async def main(story: Any) -> None:
+        clock = LoopClock()
+        async with MemoryStore(clock) as memory:
+            slow: Any = Intercepted(memory)
+            async with registry_on(slow, clock) as one, registry_on(memory, clock) as two:
+                await story(one, two, slow)
+
+    run_virtual(main(one_is_slow_to_write))
+    run_virtual(main(one_is_slow_to_hear_that_it_has_written))
+
+
+def late(clock: Clock) -> Any:
+    async def wait(ops: list[Op]) -> None:
+        await clock.sleep(5)
+
+    return wait
+
+
+async def beating(first: World, then: World) -> None:
+    """Signs of life through one master and then another: nobody ever takes the node for dead."""
+    dead: list[float] = []
+
+    def hear(name: str) -> None:
+        if not first.nodes.alive(name):
+            dead.append(first.clock.monotonic())
+
+    first.nodes.subscribe(hear)
+    for world in (first, then):
+        for _ in range(30):
+            await world.clock.sleep(10)
+            await world.nodes.heartbeat("n1")
+    assert dead == []
 
 
 async def test_a_heartbeat_that_the_store_refuses_is_unavailable() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from k8slite.api.errors import Unavailable, UnknownOutcome
 from k8slite.kit.clock import Clock
@@ -48,6 +49,13 @@ class EventLeases:
         self._lease = 0
 
 
+class _Hold(NamedTuple):
+    """The lease that a key is on since ``revision``."""
+
+    lease: int
+    revision: int
+
+
 class Holders:
     """Who gave a sign of life lately, of one group (``nodes``, ``masters``).
 
@@ -58,8 +66,8 @@ class Holders:
         self._store = store
         self._prefix = f"{_PREFIX}{group}/"
         self.ttl = ttl
-        self._leases: dict[str, int] = {}
-        self._alive: set[str] = set()
+        self._leases: dict[str, _Hold] = {}
+        self._alive: dict[str, int] = {}  # name → revision of its key
         self._handlers: dict[object, Callable[[str], None]] = {}
         cache.watch_prefix(self._prefix, self._on_event)
 
@@ -86,18 +94,18 @@ class Holders:
         Raises Unavailable, UnknownOutcome.
         """
         try:
-            lease = self._leases.get(name) or await self._known(name)
-            if lease:
+            hold = self._leases.get(name) or await self._known(name)
+            if hold is not None:
                 try:
-                    await self._store.keep_alive(lease)
+                    await self._store.keep_alive(hold.lease)
                 except LeaseGone:
                     self._leases.pop(name, None)
                 else:
-                    self._leases[name] = lease
+                    self._remember(name, hold)
                     return
             lease = await self._store.grant(self.ttl)
-            await self._store.commit([Put(self._prefix + name, b'{"holder":true}', lease)])
-            self._leases[name] = lease
+            put = Put(self._prefix + name, b'{"holder":true}', lease)
+            self._remember(name, _Hold(lease, await self._store.commit([put])))
         except StoreUnavailable as error:
             raise Unavailable(f"the store cannot be reached: {error}", retry_after=1) from error
         except OutcomeUnknown as error:
@@ -108,24 +116,33 @@ class Holders:
 
         Raises Unavailable.
         """
-        lease = self._leases.pop(name, 0)
-        if lease:
+        hold = self._leases.pop(name, None)
+        if hold is not None:
             try:
-                await self._store.revoke(lease)
+                await self._store.revoke(hold.lease)
             except (StoreUnavailable, OutcomeUnknown) as error:
                 raise Unavailable(f"the store cannot be reached: {error}") from error
 
-    async def _known(self, name: str) -> int:
-        """The lease that ``name`` held before this process started; 0 when there is none."""
+    async def _known(self, name: str) -> _Hold | None:
+        """What ``name`` holds by another process, or one before this."""
         found = await self._store.get(self._prefix + name)
-        return 0 if found is None else found.lease
+        return None if found is None or not found.lease else _Hold(found.lease, found.mod_revision)
+
+    def _remember(self, name: str, hold: _Hold) -> None:
+        """Unless another process has put the key on a lease of its own since: keeping ours alive
+        would then keep nothing."""
+        if self._alive.get(name, 0) <= hold.revision:
+            self._leases[name] = hold
 
     def _on_event(self, event: StoreEvent) -> None:
         name = event.key.removeprefix(self._prefix)
         if event.deleted:
-            self._alive.discard(name)
+            self._alive.pop(name, None)
             self._leases.pop(name, None)
         else:
-            self._alive.add(name)
+            self._alive[name] = event.revision
+            hold = self._leases.get(name)
+            if hold is not None and hold.revision < event.revision:
+                del self._leases[name]
         for handler in tuple(self._handlers.values()):
             handler(name)
