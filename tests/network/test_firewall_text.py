@@ -76,3 +76,7 @@ def test_an_empty_table_is_told_from_one_that_does_something() -> None:
     assert not bare("*filter\n:FORWARD DROP [0:0]\nCOMMIT")
     assert not bare("*nat\n:PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\nCOMMIT")
     assert not bare("*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j ACCEPT\nCOMMIT")
+
+
+def test_a_masters_ipv6_address_is_no_rule_of_ipv4() -> None:
+    assert forward(NET, ["fd00::1"], 8080) == forward(NET)

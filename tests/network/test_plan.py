@@ -117,6 +117,10 @@ def test_a_node_on_another_link_is_said_and_not_tunnelled_to_in_silence() -> Non
         (Peer("bad", "192.168.0.11", "172.16.0.0/25"), "overlaps 172.16.0.0/24 of node n0"),
         (Peer("bad", "172.16.1.1", "172.16.1.0/24"), "lies in the pod network"),
         (Peer("bad", "192.168.0.10", "172.16.1.0/24"), "is that of node n0"),
+        (Peer("bad", "0.0.0.0", "172.16.1.0/24"), "its address 0.0.0.0 is no host's"),
+        (Peer("bad", "127.0.0.1", "172.16.1.0/24"), "its address 127.0.0.1 is no host's"),
+        (Peer("bad", "224.0.0.1", "172.16.1.0/24"), "its address 224.0.0.1 is no host's"),
+        (Peer("bad", "255.255.255.255", "172.16.1.0/24"), "is no host's"),
     ],
 )
 def test_what_cannot_be_right_is_refused(peer: Peer, why: str) -> None:
@@ -131,6 +135,14 @@ def test_what_cannot_be_right_is_refused(peer: Peer, why: str) -> None:
 def test_a_malformed_self_is_an_error() -> None:
     with pytest.raises(ValueError, match="nowhere"):
         plan(OWN._replace(address="nowhere"), [], VXLAN, NET, UPLINK)
+
+
+@pytest.mark.parametrize("cidr", ["192.168.0.1/32", "192.168.0.0/24", "0.0.0.0/0", "fd00::/64"])
+@pytest.mark.parametrize("mode", [VXLAN, HOST_GW])
+def test_a_node_takes_no_address_outside_of_the_pod_network(cidr: str, mode: str) -> None:
+    others = [Peer("n1", "192.168.0.11", "172.16.1.0/24")]
+    with pytest.raises(ValueError):
+        plan(OWN._replace(cidr=cidr), others, mode, NET, UPLINK)
 
 
 def test_vxlan_leaves_room_for_its_header() -> None:

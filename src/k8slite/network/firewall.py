@@ -40,6 +40,7 @@ def forward(net: str, masters: Sequence[str] = (), port: int = 0) -> Chain:
         f"-A {FORWARD} -s {net} -d {master}/32 -p tcp -m tcp --dport {port} "
         "-j REJECT --reject-with tcp-reset"
         for master in masters
+        if ":" not in master  # pods speak IPv4
     )
     passed = (f"-A {FORWARD} -s {net} -j ACCEPT", f"-A {FORWARD} -d {net} -j ACCEPT")
     return Chain(FORWARD, "filter", "FORWARD", (*refused, *passed))

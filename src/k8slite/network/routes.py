@@ -99,10 +99,13 @@ def plan(own: Peer, others: Iterable[Peer], mode: str, net: str, uplink: Uplink)
     """What ``own`` needs to reach the pods of ``others`` within the pod network ``net``.
 
     A node without an address or CIDR is not reached yet; one whose address or CIDR cannot be right
-    is left out and said. Raises ValueError when ``own`` itself is malformed.
+    is left out and said. Raises ValueError when ``own`` itself cannot be right: its link would take
+    an address that is somebody else's.
     """
     if mode == NONE or not own.cidr:
         return Plan()
+    if not IPv4Network(own.cidr).subnet_of(IPv4Network(net)):
+        raise ValueError(f"this node's podCIDR {own.cidr} lies outside of {net}")
     accepted = _Accepted(own, net)
     neighbours: list[Neighbour] = []
     routes: list[Route] = []
@@ -126,6 +129,16 @@ def plan(own: Peer, others: Iterable[Peer], mode: str, net: str, uplink: Uplink)
         mtu = pod_mtu(mode, uplink.mtu)
         link = Link(_network_address(own.cidr), mac_of(own.address), own.address, mtu)
     return Plan(link, tuple(neighbours), tuple(routes), tuple(trouble))
+
+
+def _is_a_hosts(address: IPv4Address) -> bool:
+    """Whether it can be that of another machine."""
+    return not (
+        address.is_unspecified
+        or address.is_loopback
+        or address.is_multicast
+        or address.is_reserved  # 240.0.0.0/4, with the broadcast
+    )
 
 
 def _network_address(cidr: str) -> str:
@@ -155,6 +168,8 @@ class _Accepted:
             address = IPv4Address(peer.address)
         except ValueError:
             return f"its address {peer.address!r} is no IPv4 address"
+        if not _is_a_hosts(address):
+            return f"its address {address} is no host's"
         try:
             cidr = IPv4Network(peer.cidr)
         except ValueError:
