@@ -3,6 +3,7 @@ evictions; and the node API, where masters alone are."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,40 @@ async def test_nodes_that_were_there_before_the_server_are_known(
     later.open()
     assert later.is_node(PLACES[0])
     assert not later.is_node("n1")
+
+
+class Line(asyncio.Transport):
+    """A connection that can only be cut."""
+
+    cut = False
+
+    def abort(self) -> None:
+        self.cut = True
+
+
+async def test_what_a_node_has_open_by_its_address_ends_with_the_address(
+    master: Master, vouching: Vouching
+) -> None:
+    async with HttpClient(master.admin()) as admin:
+        await admin.create(node("n1", *PLACES))
+        second = Node(
+            metadata=ObjectMeta(name="n2"), status=node("n2", "203.0.113.8", LOOPBACK).status
+        )
+        await admin.create(second)
+        lines = {place: Line() for place in (*PLACES, "203.0.113.8", "203.0.113.99", LOOPBACK)}
+        for place, line in lines.items():
+            vouching.entered(place, line)
+        left = await admin.get(NODE, "n1")
+        moved = Node(metadata=left.metadata, spec=left.spec, status=node("n1", PLACES[1]).status)
+        await admin.update(moved, subresource="status")
+        assert [place for place, line in lines.items() if line.cut] == [PLACES[0]]
+        await admin.delete(NODE, "n1")
+        assert [place for place, line in lines.items() if line.cut] == list(PLACES)
+        await admin.delete(NODE, "n2")
+        # This host is at home here, whatever becomes of its Node.
+        assert not lines[LOOPBACK].cut
+        assert not lines["203.0.113.99"].cut
+        assert lines["203.0.113.8"].cut
 
 
 # --- evictions -----------------------------------------------------------------------------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from k8slite.api.kinds.event.types import Event
-from k8slite.api.kinds.node.types import Node
+from k8slite.api.kinds.node.types import Node, NodeAddress, NodeStatus
 from k8slite.api.kinds.pod.types import Pod, PodSpec
 from k8slite.api.kinds.service.types import Service
-from k8slite.api.meta import Object, ObjectMeta
-from k8slite.decide.admission.nodes import CREATE, DELETE, MIRROR, UPDATE, refuse
+from k8slite.api.meta import Object, ObjectMeta, OwnerReference
+from k8slite.decide.admission.nodes import CREATE, DELETE, MIRROR, UPDATE, borrowed, refuse
 from k8slite.decide.joining import (
     LONGEST_NAME,
     Wish,
@@ -114,8 +116,13 @@ def pod(node: str = "n1", *, mirror: bool = False) -> Pod:
     return Pod(metadata=meta, spec=PodSpec(node_name=node))
 
 
-def node(name: str = "n1") -> Node:
-    return Node(metadata=ObjectMeta(name=name))
+def changed(**meta: Any) -> Pod:
+    return replace(pod(), metadata=replace(pod().metadata, **meta))
+
+
+def node(name: str = "n1", *places: str) -> Node:
+    said = tuple(NodeAddress(type="InternalIP", address=place) for place in places)
+    return Node(metadata=ObjectMeta(name=name), status=NodeStatus(addresses=said))
 
 
 EVENT = Event(metadata=ObjectMeta(name="e", namespace="d"))
@@ -149,6 +156,9 @@ def test_a_node_writes_what_is_its_own(
         (UPDATE, "Pod", "status", pod("n2"), pod("n2")),
         (UPDATE, "Pod", "status", pod("n1"), pod("n2")),  # it says that it is ours: it is not
         (UPDATE, "Pod", "", pod(), pod()),
+        (UPDATE, "Pod", "status", changed(labels={"app": "web"}), pod()),
+        (UPDATE, "Pod", "status", changed(finalizers=("a/b",)), pod()),
+        (UPDATE, "Pod", "status", changed(owner_references=(OwnerReference(uid="1"),)), pod()),
         (UPDATE, "Pod", "binding", pod(), pod("")),
         (DELETE, "Pod", "", pod("n2"), pod("n2")),
         (CREATE, "Pod", "", pod(), None),
@@ -162,3 +172,13 @@ def test_a_node_writes_nothing_else(
     operation: str, kind: str, subresource: str, obj: Object, old: Object | None
 ) -> None:
     assert refuse("n1", operation, kind, subresource, obj, old).startswith("node n1 may")
+
+
+def test_a_node_does_not_take_another_ones_address() -> None:
+    old, others = node("n1", "10.0.0.1"), [node("n1", "10.0.0.1"), node("n2", "10.0.0.2")]
+    assert borrowed(old, old, others) == ""
+    assert borrowed(node("n1", "10.0.0.9"), old, others) == ""  # it moved
+    said = borrowed(node("n1", "10.0.0.1", "10.0.0.2"), old, others)
+    assert said == "node n1 may not have the address 10.0.0.2: it is node n2's"
+    # What it has by an admin's hand does not keep it from reporting.
+    assert borrowed(node("n1", "10.0.0.2"), node("n1", "10.0.0.2"), others) == ""

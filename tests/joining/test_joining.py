@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import structlog
 from masters import LOOPBACK, Master, master_on
+from msgspec.structs import replace as struct
 
 from k8slite.api import codec
 from k8slite.api.errors import (
@@ -29,7 +30,7 @@ from k8slite.api.errors import (
 from k8slite.api.joining import JoinRequest
 from k8slite.api.kinds import CONFIG_MAP, NODE, POD
 from k8slite.api.kinds.configmap.types import ConfigMap
-from k8slite.api.kinds.node.types import Node
+from k8slite.api.kinds.node.types import Node, NodeAddress, NodeStatus
 from k8slite.api.meta import ObjectMeta
 from k8slite.client.access import Access
 from k8slite.client.http import HttpClient
@@ -320,6 +321,14 @@ async def test_a_node_reads_everything_and_writes_its_own(
             await admin.create(config)
         with pytest.raises(Forbidden):
             await client.delete(NODE, "n2")
+        node = await client.get(NODE, "n1")
+        async with HttpClient(two[0].admin()) as admin:
+            theirs = NodeStatus(addresses=(NodeAddress(type="InternalIP", address="10.0.0.2"),))
+            await admin.update(
+                struct(await admin.get(NODE, "n2"), status=theirs), subresource="status"
+            )
+        with pytest.raises(Forbidden, match=r"the address 10\.0\.0\.2: it is node n2's"):
+            await client.update(struct(node, status=theirs), subresource="status")
         with pytest.raises(Forbidden):
             await client.delete(CONFIG_MAP, "c", "default")
         for path in ("/api/v1/nodes/n2/proxy/", "/api/v1/namespaces/default/pods/p/exec"):

@@ -5,10 +5,13 @@ Reads are everybody's who is let in. The rule holds for those who come with a no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
+from k8slite.api.kinds.node.types import Node
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.meta import Object
+from k8slite.decide.joining import addresses
 
 CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
 
@@ -30,7 +33,7 @@ def refuse(
             there = cast(Pod, obj if old is None else old)
             if there.spec.node_name != node:
                 return f"node {node} may write pods that are bound to it, and no others"
-            return _pod(node, operation, subresource, cast(Pod, obj))
+            return _pod(node, operation, subresource, cast(Pod, obj), there)
         case "Event":
             return "" if operation != DELETE else f"node {node} may not delete events"
     return f"node {node} may not write objects of kind {kind}"
@@ -42,11 +45,40 @@ def _node(node: str, operation: str, name: str) -> str:
     return f"node {node} may not delete its own Node" if operation == DELETE else ""
 
 
-def _pod(node: str, operation: str, subresource: str, pod: Pod) -> str:
+def _pod(node: str, operation: str, subresource: str, pod: Pod, there: Pod) -> str:
     match operation:
         case "CREATE":
             if not pod.metadata.annotation(MIRROR):
                 return f"node {node} may make mirrors of its static pods, and no other pods"
         case "UPDATE" if subresource != "status":
             return f"node {node} may write the status of its pods, and nothing else of them"
+        case "UPDATE" if _belonging(pod) != _belonging(there):
+            # By its labels a pod is found by services, by its owner it is counted.
+            return (
+                f"node {node} may not change labels, owners and finalizers of its pods with their "
+                "status"
+            )
+    return ""
+
+
+def _belonging(pod: Pod) -> tuple[object, ...]:
+    meta = pod.metadata
+    return meta.labels or {}, meta.owner_references, meta.finalizers
+
+
+def borrowed(new: Node, old: Node | None, others: Iterable[Node]) -> str:
+    """Why a node may not have the addresses it says; "" when it may. ``others``: all Nodes.
+
+    By its addresses a node is let in at the doors, and found by the pods of the others.
+    """
+    said = addresses(new) - (set() if old is None else addresses(old))
+    if not said:
+        return ""
+    for other in others:
+        taken = said & addresses(other)
+        if taken and other.metadata.name != new.metadata.name:
+            return (
+                f"node {new.metadata.name} may not have the address {min(taken)}: it is node "
+                f"{other.metadata.name}'s"
+            )
     return ""

@@ -125,6 +125,7 @@ class SecureDoor:
     """HTTPS for everybody who can say who he is."""
 
     name = "secure"
+    by_address = False
 
     def __init__(self, pki: Pki, clock: Clock) -> None:
         self._tokens = Tokens(pki.tokens, pki.admin_token)

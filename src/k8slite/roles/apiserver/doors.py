@@ -44,9 +44,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Door(Protocol):
-    """The rule of one port."""
+    """The rule of one port. ``by_address``: its guests are known by their addresses alone."""
 
     name: str
+    by_address: bool
 
     def welcomes(self, peer: str) -> bool:
         """May this address speak here at all?"""
@@ -60,15 +61,24 @@ class Door(Protocol):
 class Connection(RequestHandler):
     """One client's connection: refused at once when its door does not welcome it.
 
-    ``streaming`` is the task of a request that goes on and on; it ends with the connection.
+    ``entered`` hears who came in by his address. ``streaming`` is the task of a request that goes
+    on and on; it ends with the connection.
     Other requests are finished even when the client is gone: a write is not left half decided.
     """
 
-    __slots__ = ("door", "streaming", "user")
+    __slots__ = ("door", "entered", "streaming", "user")
 
-    def __init__(self, manager: Server, *, door: Door, **options: Any) -> None:
+    def __init__(
+        self,
+        manager: Server,
+        *,
+        door: Door,
+        entered: Callable[[str, asyncio.BaseTransport], None],
+        **options: Any,
+    ) -> None:
         super().__init__(manager, **options)
         self.door = door
+        self.entered = entered
         self.streaming: asyncio.Task[Any] | None = None
         self.user: User | None = None
 
@@ -78,6 +88,8 @@ class Connection(RequestHandler):
         if not self.door.welcomes(peer):
             log.warning("stranger refused", door=self.door.name, peer=peer)
             self._refuse(cast(asyncio.Transport, transport), peer)
+        elif self.door.by_address:
+            self.entered(peer, transport)
 
     def _refuse(self, transport: asyncio.Transport, peer: str) -> None:
         line = (
@@ -164,6 +176,7 @@ class PlainDoor:
     """HTTP without authentication, for the host itself, the nodes and ``allow``."""
 
     name = "insecure"
+    by_address = True
 
     def __init__(
         self,
@@ -201,6 +214,7 @@ class ReadOnlyDoor:
     """Reads without secrets, for the nodes: the way behind the service kubernetes-ro."""
 
     name = "read-only"
+    by_address = True
 
     def __init__(self, is_node: Callable[[str], bool] = _nobody) -> None:
         self._is_node = is_node

@@ -59,9 +59,10 @@ class PortInUse(RuntimeError):
 class _DoorServer(Server):
     """aiohttp's server with connections that know their door."""
 
-    def __init__(self, dispatcher: Dispatcher, door: Door) -> None:
+    def __init__(self, dispatcher: Dispatcher, door: Door, vouching: Vouching) -> None:
         super().__init__(dispatcher.handle, request_factory=self._request)
         self._door = door
+        self._vouching = vouching
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Any:
         return BaseRequest(
@@ -72,6 +73,7 @@ class _DoorServer(Server):
         return Connection(
             self,
             door=self._door,
+            entered=self._vouching.entered,
             loop=self._loop,
             keepalive_timeout=KEEP_ALIVE,
             access_log=None,
@@ -130,7 +132,7 @@ class ApiServer:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.dispatcher.opened())
             for door, port, context in self._doors():
-                server = _DoorServer(self.dispatcher, door)
+                server = _DoorServer(self.dispatcher, door, self._vouching)
                 await stack.enter_async_context(self._listening(server, door, port, context))
             await asyncio.to_thread(self.pki.write_kubeconfig, *self._joining.servers())
             self.started.set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from weakref import WeakSet
 
 import structlog
@@ -16,6 +17,7 @@ from k8slite.api.kinds import NODE
 from k8slite.api.kinds.node.types import Node
 from k8slite.api.user import User
 from k8slite.decide.joining import addresses, node_name
+from k8slite.roles.apiserver.doors import is_own
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.store.cache import Change
 
@@ -29,6 +31,7 @@ class Vouching:
         self._registry = registry
         self._addresses: Counter[str] = Counter()
         self._connections: dict[str, WeakSet[asyncio.BaseTransport]] = {}  # by uid of the Node
+        self._guests: dict[str, WeakSet[asyncio.BaseTransport]] = {}  # by address
 
     def open(self) -> None:
         """Look at the Nodes that there are, and at every change from now on. Once."""
@@ -40,6 +43,12 @@ class Vouching:
     def is_node(self, address: str) -> bool:
         """Is it the address of one of the cluster's nodes?"""
         return self._addresses[address] > 0
+
+    def entered(self, address: str, transport: asyncio.BaseTransport) -> None:
+        """Somebody came in at a door that knows him by ``address`` alone: no longer than that is
+        a node's. This host's own addresses are welcome whatever becomes of its Node."""
+        if self.is_node(address) and not is_own(address):
+            self._guests.setdefault(address, WeakSet()).add(transport)
 
     async def require(self, user: User, transport: asyncio.BaseTransport | None) -> None:
         """Let in who is a node of this cluster still. Raises Unauthorized, Unavailable."""
@@ -68,12 +77,21 @@ class Vouching:
             left = change.entry.object.metadata.uid
         if change.previous is not None and change.previous.object.metadata.uid != left:
             self._revoke(change.previous.object)
+        if change.previous is not None:
+            for address in addresses(change.previous.object):
+                if not self.is_node(address):
+                    del self._addresses[address]
+                    _cut(self._guests.pop(address, ()))
 
     def _revoke(self, node: Node) -> None:
         """Cut what a node has open: it is let in no more."""
         gone = self._connections.pop(node.metadata.uid, None)
         if gone:
             log.info("node revoked", role="apiserver", node=node.metadata.name)
-            for transport in gone:
-                if isinstance(transport, asyncio.Transport):
-                    transport.abort()
+            _cut(gone)
+
+
+def _cut(transports: Iterable[asyncio.BaseTransport]) -> None:
+    for transport in tuple(transports):
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()

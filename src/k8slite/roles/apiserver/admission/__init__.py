@@ -32,7 +32,7 @@ def chain(names: Sequence[str], cache: WatchCache) -> Admission:
             f"--admission-control: {unknown[0]} is no admission plugin "
             f"(there are: {', '.join(PLUGINS)})"
         )
-    return Admission([NodeRestriction(), *(PLUGINS[name](cache, names) for name in names)])
+    return Admission([NodeRestriction(cache), *(PLUGINS[name](cache, names) for name in names)])
 
 
 #: Name → how it is made from the cache and the names of all that were chosen.
