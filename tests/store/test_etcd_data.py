@@ -63,8 +63,7 @@ async def test_data_that_are_older_than_they_were_are_listed_again_and_revisions
         member.start()
 
         expected = {"n/a": "old", "n/b": "old"} if left == "an older copy" else {}
-        await until(lambda: labels(cache) == expected, 30)
-        assert cache.revision > newest
+        await until(lambda: labels(cache) == expected and cache.revision > newest, 30)
         assert await store.revision() > newest
         again = await store.commit([pod("d", "again")])
         assert again > newest
@@ -152,3 +151,18 @@ async def test_two_roots_in_one_etcd_do_not_see_or_delay_each_other(alone: EtcdC
         async with aclosing(one.watch("", mine)) as watch:
             last = await one.commit([Put("/a", b"2")])
             assert [event.revision for event in await anext(watch)] == [last]
+
+
+async def test_an_endpoint_of_another_cluster_is_never_followed(
+    alone: EtcdCluster, tmp_path: Path
+) -> None:
+    """A member that was made anew by mistake is a cluster of its own, and empty."""
+    with EtcdCluster(tmp_path / "stranger") as stranger:
+        endpoints = [*alone.endpoints, *stranger.endpoints]
+        async with EtcdStore(endpoints, Clock(), root="/k") as store:
+            await store.commit([Create("/a", b"1")])
+            alone.stop()
+            with pytest.raises(StoreUnavailable, match="belongs to another etcd cluster"):
+                await store.get("/a")
+            alone.start()
+            assert await store.get("/a") is not None

@@ -13,6 +13,7 @@ from tests.lab.etcd import EtcdCluster, EtcdMember
 from tests.store.etcd_load import loaded, until
 
 from k8slite.kit.clock import Clock
+from k8slite.store import etcd_move
 from k8slite.store.base import Compacted, Create, Put, StoreUnavailable
 from k8slite.store.etcd import EtcdStore
 
@@ -174,3 +175,14 @@ async def test_a_lease_outlives_the_leader(cluster: EtcdCluster, store: EtcdStor
         await asyncio.sleep(1)
         await store.keep_alive(lease)
     assert await store.get("/leased") is not None
+
+
+async def test_health_names_the_member_that_is_down(cluster: EtcdCluster, store: EtcdStore) -> None:
+    down = cluster.members[1]
+    down.kill()
+    await asyncio.to_thread(cluster.leader)
+    found = {member.name: member for member in await etcd_move.health(store)}
+    assert found[down.name].trouble == "connection refused"
+    up = [member for name, member in found.items() if name != down.name]
+    assert [member.trouble for member in up] == ["", ""]
+    assert [member.leader for member in up].count(True) == 1

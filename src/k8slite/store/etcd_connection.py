@@ -173,7 +173,9 @@ class Pool:
                 self.leave(member, error.text)
             case Verdict.LOST:
                 # Of etcd's own words about a request nothing follows for the endpoint.
-                if not error.text.startswith("etcdserver:"):
+                if error.text.startswith("etcdserver:"):
+                    await self._clock.sleep(0.05)
+                else:
                     silent = self._clock.monotonic() - member.heard >= READ
                     self.leave(member, error.text, at_once=silent)
             case Verdict.REFUSED:
@@ -248,16 +250,22 @@ class Pool:
         """An endpoint shows another cluster than before. It may be a member that was made anew
         by mistake; only when every endpoint shows the same has the cluster been replaced."""
         for other in self.endpoints:
-            if other != endpoint:
-                asked = Member(other, self._tls, self._clock)
-                try:
-                    status = await asked.ask(
-                        asked.maintenance.Status, rpc.StatusRequest(), CONNECT, self.metadata[:1]
-                    )
-                finally:
-                    await asked.close(at_once=True)
-                if status.header.cluster_id != cluster:
-                    raise EtcdError(Verdict.UNSENT, "it belongs to another etcd cluster")
+            if other != endpoint and await self._cluster_at(other) != cluster:
+                raise EtcdError(
+                    Verdict.UNSENT,
+                    "it belongs to another etcd cluster than before; if that is meant, restart",
+                )
+
+    async def _cluster_at(self, endpoint: str) -> int:
+        """The id of the cluster there; 0 when nobody answers."""
+        async with self.beside(endpoint) as member:
+            try:
+                status = await member.ask(
+                    member.maintenance.Status, rpc.StatusRequest(), CONNECT, self.metadata[:1]
+                )
+            except EtcdError:
+                return 0
+            return int(status.header.cluster_id)
 
     async def _renew_token(self, member: Member) -> None:
         """Raises EtcdError."""

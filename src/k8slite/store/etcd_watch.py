@@ -56,13 +56,17 @@ class Feed:
 
     async def run(self) -> None:
         """Watch until cancelled, from where it was left, at whichever endpoint answers."""
+        told = ""
         while True:
             try:
                 member = await self._pool.member()
             except StoreUnavailable as error:
-                log.warning("no watch of etcd", error=str(error))
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("no watch of etcd", error=told)
                 await self._clock.sleep(0.5)
                 continue
+            told = ""
             try:
                 await self._follow(member)
             except HistoryGone:
