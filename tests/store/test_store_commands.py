@@ -18,6 +18,12 @@ from k8slite.store.sqlite import SqliteStore
 ROOTS = count()
 
 
+@pytest.fixture(autouse=True)
+def logs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command sets up the logs of its process, which here is that of other tests too."""
+    monkeypatch.setattr("k8slite.log.configure", lambda level: None)
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     """A data folder whose store holds three keys."""

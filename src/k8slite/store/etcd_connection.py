@@ -66,6 +66,9 @@ class Pool:
             self.leave(self._member, at_once=True)
         while self._leaving:
             await asyncio.wait(self._leaving)
+        # gRPC tells the ends of calls that were cancelled a moment later; were this loop closed by
+        # then, it would not tell the next loop of this process anything any more.
+        await self._clock.sleep(0.02)
 
     def leave(self, member: Member, why: str = "", *, at_once: bool = False) -> None:
         """Use another endpoint from now on. What is under way at this one has its time, unless

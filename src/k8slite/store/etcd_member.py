@@ -131,9 +131,12 @@ class Member:
         if not at_once and self.calls:
             self.drained = asyncio.Event()
             await self.drained.wait()  # each call has a deadline
-        for call in tuple(self.calls):
+        ending = [*self.calls, *self.streams]
+        for call in ending:
             call.cancel()
         await self._channel.close()
+        for call in ending:
+            await call.code()  # gRPC is done with it
 
 
 class Stream:
