@@ -16,7 +16,7 @@ from k8slite.cli.ctl import (
     settings,
     writing,
 )
-from k8slite.cli.ctl.call import command, declare
+from k8slite.cli.ctl.command import command, declare
 
 app = typer.Typer(
     name="ctl",
