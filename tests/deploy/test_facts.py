@@ -85,7 +85,11 @@ pki
 
 def test_an_answer_in_full() -> None:
     nodes = [{"user": "core", "address": "192.168.0.10", "roles": "ai"}]
-    found = parse(ANSWER.replace("RECORD", record_text("id", nodes, {"PORTAL_NET": "10.0.0.0/24"})))
+    found = parse(
+        ANSWER.replace(
+            "RECORD", record_text("id", nodes, {"PORTAL_NET": "10.0.0.0/24"}, "10.0.0.9")
+        )
+    )
     assert (found.uid, found.now, found.arch, found.libc) == (0, 1795783529.0, "x86_64", "2.36")
     assert found.systemd
     assert found.missing_tools == ("gzip",)
@@ -105,7 +109,7 @@ def test_an_answer_in_full() -> None:
     assert found.ours_running
     assert (found.runtime, found.runtimes, found.done) == ("abc", ("abc", "bin"), "feed")
     assert found.record == Record(
-        "id", ("192.168.0.10",), tuple(nodes), (("PORTAL_NET", "10.0.0.0/24"),)
+        "id", ("192.168.0.10",), tuple(nodes), (("PORTAL_NET", "10.0.0.0/24"),), "10.0.0.9"
     )
     assert found.data == ("pki",)
 

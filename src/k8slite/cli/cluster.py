@@ -92,7 +92,7 @@ def validate(
     from k8slite.deploy import removal
 
     login = Login(identity, sudo_password_file, ssh_port)
-    _work(config, login, lambda rollout, *_: removal.validate(rollout, typer.echo), learn=False)
+    _work(config, login, lambda rollout, *_: removal.validate(rollout, typer.echo), changes=False)
 
 
 def add_node(
@@ -152,7 +152,7 @@ def upgrade(
 Run = Callable[["Rollout", "Hosts", "Clock"], Awaitable[None]]
 
 
-def _work(config: Path, login: Login, run: Run, *, learn: bool = True) -> None:
+def _work(config: Path, login: Login, run: Run, *, changes: bool = True) -> None:
     """Read the file, log in, run; whatever stands in the way is told line by line."""
     from k8slite.api.errors import ApiError
     from k8slite.deploy import ssh
@@ -167,14 +167,14 @@ def _work(config: Path, login: Login, run: Run, *, learn: bool = True) -> None:
         identity=login.identity,
         port=login.ssh_port,
         ask_password=_passwords(login.sudo_password_file),
-        learn=learn,
+        learn=changes,
     )
 
     async def whole() -> None:
         async with ssh.hosts(access, clock) as hosts:
             rollout = Rollout(
                 spec, hosts, clock, typer.echo,
-                cache=cache_folder(), kubeconfig=_kubeconfigs(login),
+                cache=cache_folder(), kubeconfig=_kubeconfigs(login) if changes else (),
             )  # fmt: skip
             await run(rollout, hosts, clock)
 

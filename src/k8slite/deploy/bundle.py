@@ -126,10 +126,11 @@ def runtime(cache: Path, say: Say = lambda _: None) -> Bundle:
 def etcd(cache: Path) -> Bundle:
     """etcd and etcdctl of this machine. Raises BundleError."""
     found = {name: shutil.which(name) for name in ("etcd", "etcdctl")}
-    beside = Path(sys.base_prefix).parent / "etcd"  # on a host that k8slite was installed on
     for name in found:
-        if found[name] is None and (beside / name).exists():
-            found[name] = str(beside / name)
+        # On a host that k8slite was installed on there is the one that travelled there.
+        travelled = sorted(Path(PREFIX).glob(f"etcd-*/{name}"))
+        if found[name] is None and travelled:
+            found[name] = str(travelled[-1])
     missing = [name for name, path in found.items() if path is None]
     if missing:
         raise BundleError(
@@ -312,10 +313,15 @@ def _libraries(tree: Path) -> None:
         subprocess.run([strip, "--strip-debug", *map(str, large)], check=False, capture_output=True)
 
 
+def _library_path() -> str:
+    """Where this interpreter's libraries are; it may itself be one that travelled here."""
+    built = sysconfig.get_config_var("LIBDIR") or ""
+    return f"{built}:{sys.base_prefix}/{sys.platlibdir}"
+
+
 def _needed(tree: Path) -> Iterator[Path]:
     """Libraries outside of the tree, under the names by which they are asked for."""
-    environment = {**os.environ, "LC_ALL": "C"}
-    environment["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR") or ""
+    environment = {**os.environ, "LC_ALL": "C", "LD_LIBRARY_PATH": _library_path()}
     try:
         listing = subprocess.run(
             ["ldd", *map(str, _elves(tree))],
@@ -356,10 +362,7 @@ def _compile(tree: Path) -> None:
         *(sys.executable, "-I", "-m", "compileall", "-q", "-j", "0", "-r", "40"),
         *("--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", PREFIX, str(tree)),
     ]
-    # This interpreter may itself be one that travelled, and then needs its libraries' folder.
-    environment = {**os.environ, "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR") or ""}
-    if sys.flags.no_site:
-        environment["LD_LIBRARY_PATH"] = f"{sys.base_prefix}/{sys.platlibdir}"
+    environment = {**os.environ, "LD_LIBRARY_PATH": _library_path()}
     # Some files of a standard library are bad on purpose: the exit code says little.
     subprocess.run(words, check=False, capture_output=True, env=environment)
     if not list((tree / "site" / "k8slite" / "__pycache__").glob("*.pyc")):

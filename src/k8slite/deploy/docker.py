@@ -68,13 +68,14 @@ class Docker:
                 await self._take_up(changed)
                 say(f"Docker {version} takes DOCKER_OPTS up")
             return
-        if not self.started_by_us:
-            remember(self._record)
         await self.start()
         say(f"Docker {await self._engine.answers()} started")
 
     async def start(self) -> None:
+        """Start the engine, to be stopped again at the end. Raises HostError."""
         record = self._record
+        if not self.started_by_us:
+            remember(record)
         if self._systemd:
             record.dockerd_unit = True
         elif _SCRIPT.exists():

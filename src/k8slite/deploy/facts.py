@@ -86,6 +86,7 @@ class Record:
     masters: tuple[str, ...]
     nodes: tuple[dict[str, str], ...] = ()  # user, address, roles
     networks: tuple[tuple[str, str], ...] = ()  # PORTAL_NET and FLANNEL_NET, by name
+    installer: str = ""  # address of the machine that installed, where that is no node
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,9 @@ def _record(text: str) -> tuple[Record | None, bool]:
         nodes = tuple({str(k): str(v) for k, v in node.items()} for node in document["nodes"])
         networks = {str(k): str(v) for k, v in (document.get("networks") or {}).items()}
         masters = tuple(map(str, document["masters"]))
-        return Record(str(document["id"]), masters, nodes, tuple(networks.items())), False
+        installer = str(document.get("installer") or "")
+        found = Record(str(document["id"]), masters, nodes, tuple(networks.items()), installer)
+        return found, False
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, True
 
@@ -279,7 +282,10 @@ def _owners(lines: list[str]) -> dict[str, str]:
 
 
 def record_text(
-    identity: str, nodes: list[dict[str, Any]], networks: Mapping[str, str] | None = None
+    identity: str,
+    nodes: list[dict[str, Any]],
+    networks: Mapping[str, str] | None = None,
+    installer: str = "",
 ) -> str:
     """The text of ``cluster.json``."""
     document = {
@@ -287,5 +293,6 @@ def record_text(
         "masters": [node["address"] for node in nodes if "a" in node["roles"]],
         "nodes": nodes,
         "networks": dict(networks or {}),
+        "installer": installer,
     }
     return json.dumps(document, indent=1) + "\n"

@@ -91,11 +91,8 @@ class OnHost:
             self._record.mounts = _mounts_below(_DATA)
             self._save()
         (_CONFIG / "plan.sha256").unlink(missing_ok=True)  # until this one is carried out
-        _keep(
-            _CONFIG / "cluster.json",
-            facts.record_text(wanted.cluster, wanted.nodes, wanted.networks),
-            0o644,
-        )
+        text = facts.record_text(wanted.cluster, wanted.nodes, wanted.networks, wanted.installer)
+        _keep(_CONFIG / "cluster.json", text, 0o644)
 
     def _credentials(self, wanted: HostPlan) -> list[str]:
         """The authority and what it signs on a master, the token elsewhere."""

@@ -70,6 +70,10 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(self.encoded()).hexdigest()
 
     @property
+    def installer(self) -> str:
+        return next(iter(self.settings.get("insecure_allow") or ()), "").partition("/")[0]
+
+    @property
     def networks(self) -> dict[str, str]:
         """By the names that the file gives them."""
         names = {"PORTAL_NET": "portal_net", "FLANNEL_NET": "flannel_net"}
@@ -93,8 +97,9 @@ def decode(data: bytes) -> HostPlan:
 class Ingredients:
     """What the plans of all hosts are made from, beside the spec.
 
-    ``seen_from``: node's address → this machine's address as the node sees it. ``recorded``: all
-    nodes the cluster has, in the file or not. ``joining``: masters that come to an etcd that runs.
+    ``installer``: node's address → the installing machine's as the node sees it, "" for a node.
+    ``recorded``: all nodes the cluster has, in the file or not. ``joining``: masters that come to
+    an etcd that runs.
     """
 
     cluster: str
@@ -102,7 +107,7 @@ class Ingredients:
     etcd: str
     shared: Shared
     token: str
-    seen_from: Mapping[str, str]
+    installer: Mapping[str, str]
     recorded: Sequence[NodeSpec] = ()
     joining: frozenset[str] = frozenset()
 
@@ -127,7 +132,7 @@ def _plan(
         roles=node.roles,
         nodes=nodes,
         runtime=made.runtime,
-        settings=_settings(spec, node, made.seen_from.get(node.address, "")),
+        settings=_settings(spec, node, made.installer.get(node.address, "")),
         etcd=made.etcd if has_etcd else "",
         etcd_flags=_etcd_flags(node.address) if has_etcd else [],
         etcd_first=_etcd_first(spec, node, made) if has_etcd else [],
@@ -137,7 +142,7 @@ def _plan(
     )
 
 
-def _settings(spec: ClusterSpec, node: NodeSpec, seen_from: str) -> dict[str, Any]:
+def _settings(spec: ClusterSpec, node: NodeSpec, installer: str) -> dict[str, Any]:
     """The agent's settings, as JSON can hold them."""
     masters = [master.address for master in spec.masters]
     settings: dict[str, Any] = {
@@ -152,9 +157,8 @@ def _settings(spec: ClusterSpec, node: NodeSpec, seen_from: str) -> dict[str, An
         servers = [f"https://{address}:{SECURE_PORT}" for address in masters]
         return {**settings, "server": servers, "token_file": TOKEN}
     settings["admission_control"] = list(spec.admission_control)
-    far = seen_from and not ipaddress.ip_address(seen_from).is_loopback
-    if far and seen_from != node.address:
-        settings["insecure_allow"] = [f"{seen_from}/32"]
+    if installer:
+        settings["insecure_allow"] = [str(ipaddress.ip_network(installer))]
     if spec.store == "etcd":
         # Its own member first: a member that is near answers soonest.
         near = sorted(masters, key=lambda address: address != node.address)

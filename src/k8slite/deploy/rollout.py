@@ -7,6 +7,7 @@ anywhere, whether the run before ended or broke off.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +104,7 @@ class Rollout:
             etcd=bundles.etcd.digest if bundles.etcd else "",
             shared=shared,
             token=credentials.join_token(shared, self._clock),
-            seen_from={address: host.seen_from for address, host in survey.hosts.items()},
+            installer={address: _installer(survey, address, recorded) for address in survey.hosts},
             recorded=recorded,
             joining=frozenset(
                 node.address for node in joining if node.master and node.address not in known
@@ -288,6 +289,17 @@ class Rollout:
                     f"... note: {node.login} is in the cluster and not in the file: put it in, or "
                     "run k8slite remove-node"
                 )
+
+
+def _installer(survey: Survey, address: str, recorded: Sequence[NodeSpec]) -> str:
+    """Our address as that host sees it; where we are one of the nodes, which are served anyway,
+    the one that installed before stays."""
+    ours = survey.hosts[address].seen_from
+    nodes = {*survey.hosts, *(node.address for node in recorded)}
+    if not ours or ours in nodes or ipaddress.ip_address(ours).is_loopback:
+        record = survey.facts[address].record
+        return record.installer if record else ""
+    return ours
 
 
 def recorded_nodes(spec: ClusterSpec, survey: Survey) -> tuple[NodeSpec, ...]:

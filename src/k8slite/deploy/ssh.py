@@ -212,7 +212,7 @@ class Host:
                 async for raw in process.stdout:
                     text = raw.decode(errors="replace")
                     output.append(text)
-                    if line:
+                    if line and text:
                         line(text.rstrip("\n"))
                 await process.wait_closed()
                 said = (await errors).decode(errors="replace")
