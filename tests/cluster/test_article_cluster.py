@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -164,6 +165,17 @@ def test_up_again_finds_nothing_to_do(site: Lab, conf: Conf, portal: str) -> Non
     assert "every host is as it shall be already: nothing to change" in said
     assert "Cluster validation succeeded" in said
     assert {n.name: (containers(n), n.pids("agent")) for n in site.nodes} == running
+
+
+def test_a_node_can_take_the_place_of_conf(site: Lab, conf: Conf, portal: str) -> None:
+    """What travelled there travels on, the same to the byte: so there is nothing to do."""
+    node = site["node1"]
+    node.path("/root/.ssh").mkdir(exist_ok=True)
+    for name in (".ssh/id_ed25519", ".ssh/known_hosts", "config-default.sh"):
+        shutil.copy(conf.host.path(f"/root/{name}"), node.path(f"/root/{name}"))
+    up = "env K8SLITE_SUDO_PASSWORD=core /opt/k8slite/bin/k8slite up -c /root/config-default.sh"
+    assert "nothing to change" in node.sh(up)
+    node.sh("rm -r /root/.cache /root/.kube /root/.ssh /root/config-default.sh")
 
 
 def test_validate_of_a_cluster_that_stands(conf: Conf, portal: str) -> None:
