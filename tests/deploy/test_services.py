@@ -57,8 +57,8 @@ class Running:
 
     def pid(self, kind: str = "child") -> int:
         try:
-            return int((self.folder / f"run/k8slite-thing.{kind}").read_text())
-        except (FileNotFoundError, ValueError):
+            return int((self.folder / f"run/k8slite-thing.{kind}").read_text().split()[0])
+        except (FileNotFoundError, ValueError, IndexError):
             return 0
 
     def processes(self) -> list[str]:
@@ -123,6 +123,8 @@ def test_a_loop_that_was_killed_leaves_no_second_process_behind(running: Running
     until(lambda: running.log.count("begun") == 2)
     assert not Path(f"/proc/{orphan}").exists()
     assert "bye" in running.log
+    assert running("stop") == 0
+    until(lambda: running.processes() == [])
 
 
 def test_restart_is_a_new_process(running: Running) -> None:

@@ -89,7 +89,7 @@ _SCRIPT = """\
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 pidfile={run}/{name}.pid     # of the loop
-childfile={run}/{name}.child # of what it keeps running
+childfile={run}/{name}.child # of what it keeps running, and of what keeps its log short
 log={logs}/{name}.log
 
 run() {{
@@ -115,8 +115,10 @@ end() {{ # pid seconds: TERM, and KILL if it is still there then
 }}
 
 end_orphan() {{ # a process that outlived its loop
-    child=$(cat $childfile 2>/dev/null) && [ -n "$child" ] || return 0
+    child= keeper=
+    read -r child keeper 2>/dev/null <$childfile || return 0
     case "$(line_of "$child")" in /opt/k8slite/* | dockerd*) end "$child" 20 ;; esac
+    case "$(line_of "$keeper")" in *"{name} supervise"*) end "$keeper" 2 ;; esac
     rm -f $childfile
 }}
 
@@ -127,7 +129,7 @@ put_aside() {{
 keep_log_short() {{
     nap=
     trap '[ -z "$nap" ] || kill $nap; exit 0' TERM
-    while :; do
+    while kill -0 $$ 2>/dev/null; do # as long as the loop is there
         sleep 60 &
         nap=$!
         wait $nap
@@ -146,7 +148,7 @@ supervise() {{
         began=$(date +%s)
         run </dev/null >>$log 2>&1 &
         child=$!
-        echo $child >$childfile
+        echo "$child $keeper" >$childfile
         while kill -0 $child 2>/dev/null; do wait $child; done
         child=
         [ -z "$stopping" ] || break
