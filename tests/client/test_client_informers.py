@@ -293,6 +293,43 @@ def test_trouble_is_met_with_patience_and_the_copy_stays() -> None:
     troubled(test)
 
 
+def test_a_master_that_goes_again_and_again_makes_nobody_wait_longer_each_time() -> None:
+    async def test(world: World, client: Troubled, reflector: Reflector[Pod]) -> None:
+        await reflector.wait_synced()
+
+        async def lost() -> None:
+            raise Unavailable("the connection is gone")
+
+        for number in range(30):
+            client.cut = lost
+            await world.client.create(pod(f"a{number}"))
+            await world.client.create(pod(f"b{number}"))
+            await world.clock.sleep(1)
+            assert reflector.get(f"default/b{number}") is not None
+        assert client.lists == 1
+
+    troubled(test)
+
+
+def test_a_history_that_is_always_gone_is_not_asked_for_in_a_storm() -> None:
+    async def test(world: World, client: Troubled, reflector: Reflector[Pod]) -> None:
+        await reflector.wait_synced()
+
+        async def nothing() -> None:
+            client.trouble = [Expired("too old") for _ in range(1000)]
+
+        client.cut = nothing
+        await world.client.create(pod("a"))
+        await world.clock.sleep(60)
+        assert client.watches < 20
+        client.trouble.clear()
+        await world.client.create(pod("b"))
+        await world.clock.sleep(60)
+        assert reflector.get("default/b") is not None
+
+    troubled(test)
+
+
 def test_a_reflector_may_see_a_part_only() -> None:
     async def main() -> None:
         async with memory_world(clock=LoopClock()) as world:

@@ -78,6 +78,7 @@ class Reflector(Generic[T]):
         """List and watch until cancelled; trouble costs a pause, never the copy."""
         failures = 0
         while True:
+            before = self._version
             try:
                 if not self._version:
                     await self._list()
@@ -85,10 +86,13 @@ class Reflector(Generic[T]):
                     failures = 0
                 else:  # a server that ends watches at once must not be asked at once
                     await self._clock.sleep(_RETRY.initial)
-            except Expired:
-                self._version = ""
             except (ApiError, OSError, TimeoutError) as error:
-                failures += 1
+                # However it ended, what it brought says that we were in touch.
+                failures = 1 if before and self._version != before else failures + 1
+                if isinstance(error, Expired):
+                    self._version = ""
+                    if before:
+                        continue
                 delay = _RETRY.delay(failures)
                 log.warning("reflector", kind=self._kind.plural, error=str(error), retry_in=delay)
                 await self._clock.sleep(delay)
