@@ -32,7 +32,7 @@ def node(name: str, *addresses: str) -> Node:
 
 @pytest.fixture
 def vouching(master: Master) -> Vouching:
-    found = Vouching(master.registry)
+    found = Vouching(master.registry, "172.16.0.0/16")
     found.open()
     return found
 
@@ -58,6 +58,15 @@ async def test_nodes_are_welcome_as_long_as_they_are_nodes(
         await admin.delete(NODE, "n1")
         for door in doors:
             assert not door.welcomes("203.0.113.9")
+
+
+async def test_a_pods_address_is_not_welcome_whatever_a_node_says(
+    master: Master, vouching: Vouching
+) -> None:
+    async with HttpClient(master.admin()) as admin:
+        await admin.create(node("n1", PLACES[0], "172.16.7.2"))
+    assert vouching.is_node(PLACES[0])
+    assert not vouching.is_node("172.16.7.2")
 
 
 async def test_nodes_that_were_there_before_the_server_are_known(

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.lab.network import Namespace
+from tests.netfilter.sites import Site
 from tests.network.hosts import OUTSIDE, World, datagram, echo, talk, until, world
 
 pytestmark = [pytest.mark.lab]
@@ -24,9 +26,9 @@ def site(mode: str, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def connected(made: World) -> None:
+def connected(made: World, count: int = 3) -> None:
     """Wait until every pod reaches every other."""
-    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+    pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
     for a, b in pairs:
         until(lambda a=a, b=b: echo(made.pods[a], made.address(b)))
 
@@ -67,6 +69,35 @@ def test_a_pod_does_not_pass_for_its_node_at_a_masters_open_port(site: World, mo
     assert talk(host.site, master.site, master.address, port=8080) == host.address
     assert talk(pod, master.site, master.address) == host.address
     assert refused()
+
+
+def test_no_other_container_passes_for_its_node_either(tmp_path: Path) -> None:
+    with world(tmp_path, "vxlan", count=2) as site, Namespace("container") as container:
+        host, master = site.hosts
+        plug(host.site, container)
+        site.start()
+        connected(site, 2)
+        assert talk(container, master.site, master.address, port=8080) == host.address
+        host.tell_masters(master.address)
+        until(lambda: master.address in host.site.run("iptables-save", "-t", "filter"))
+        with pytest.raises(ConnectionRefusedError):
+            talk(container, master.site, master.address, port=8080)
+        assert talk(container, master.site, master.address) == host.address
+
+
+def plug(site: Site, container: Namespace) -> None:
+    """A container of Docker's own network: it may go out, as the node."""
+    site.ip("link", "add", "docker0", "type", "veth", "peer", "name", "eth0", "netns",
+            container.name)  # fmt: skip
+    site.ip("addr", "add", "172.17.0.1/16", "dev", "docker0")
+    site.ip("link", "set", "docker0", "up")
+    container.ip("addr", "add", "172.17.0.2/16", "dev", "eth0")
+    container.ip("link", "set", "eth0", "up")
+    container.ip("route", "add", "default", "via", "172.17.0.1")
+    site.run("iptables", "-A", "FORWARD", "-i", "docker0", "-j", "ACCEPT")
+    site.run("iptables", "-A", "FORWARD", "-o", "docker0", "-j", "ACCEPT")
+    site.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "172.17.0.0/16", "!", "-o",
+             "docker0", "-j", "MASQUERADE")  # fmt: skip
 
 
 def test_what_somebody_deletes_comes_back(site: World, mode: str) -> None:

@@ -2,8 +2,8 @@
 
 - ``K8SLITE-FORWARD``, first in FORWARD: what comes from a pod or goes to one passes. Docker's
   policy there is DROP, its isolation chains part networks, and br_netfilter sends even traffic
-  between two pods of one bridge through it. What a pod sends to a master's port without
-  authentication is refused: masqueraded, it would pass there for this node.
+  between two pods of one bridge through it. Nothing is forwarded to a master's port without
+  authentication: masqueraded, a pod or any other container would pass there for this node.
 - ``K8SLITE-MASQ``, first in nat's POSTROUTING: what leaves the pod network takes the node's
   address; within the pod network everybody sees a pod's own. ACCEPT ends the matter for traffic
   that leaves the bridge for another node: a Docker network of an earlier day may masquerade it.
@@ -34,10 +34,10 @@ class Chain(NamedTuple):
 
 
 def forward(net: str, masters: Sequence[str] = (), port: int = 0) -> Chain:
-    """Let pass what comes from or goes to ``net`` (as 172.16.0.0/16), but not from a pod to
-    ``port`` of ``masters`` (addresses)."""
+    """Let pass what comes from or goes to ``net`` (as 172.16.0.0/16), and nothing to ``port`` of
+    ``masters`` (addresses)."""
     refused = (
-        f"-A {FORWARD} -s {net} -d {master}/32 -p tcp -m tcp --dport {port} "
+        f"-A {FORWARD} -d {master}/32 -p tcp -m tcp --dport {port} "
         "-j REJECT --reject-with tcp-reset"
         for master in masters
         if ":" not in master  # pods speak IPv4

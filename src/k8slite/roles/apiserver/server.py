@@ -104,7 +104,7 @@ class ApiServer:
         self.settings = settings
         self.pki = pki or Pki(settings.data_dir, clock)
         self._authority = authority
-        self._vouching = Vouching(registry)
+        self._vouching = Vouching(registry, settings.flannel_net)
         rotate = None if authority is None else authority.rotate
         #: Ports by door name, once started (a setting of 0 takes any free port).
         self.ports: dict[str, int] = {}

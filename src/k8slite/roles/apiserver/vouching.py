@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
 from weakref import WeakSet
 
 import structlog
@@ -27,8 +28,10 @@ log = structlog.get_logger()
 class Vouching:
     """The cluster's Nodes, as the doors see them. ``open`` before it is asked."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, pods: str = "0.0.0.0/32") -> None:
+        """``pods``: the network of the pods."""
         self._registry = registry
+        self._pods = ip_network(pods)
         self._addresses: Counter[str] = Counter()
         self._connections: dict[str, WeakSet[asyncio.BaseTransport]] = {}  # by uid of the Node
         self._guests: dict[str, WeakSet[asyncio.BaseTransport]] = {}  # by address
@@ -41,8 +44,8 @@ class Vouching:
         table.subscribe(self._on_change)
 
     def is_node(self, address: str) -> bool:
-        """Is it the address of one of the cluster's nodes?"""
-        return self._addresses[address] > 0
+        """Is it the address of one of the cluster's nodes? A pod's is not, whatever a Node says."""
+        return self._addresses[address] > 0 and ip_address(address) not in self._pods
 
     def entered(self, address: str, transport: asyncio.BaseTransport) -> None:
         """Somebody came in at a door that knows him by ``address`` alone: no longer than that is
@@ -79,7 +82,7 @@ class Vouching:
             self._revoke(change.previous.object)
         if change.previous is not None:
             for address in addresses(change.previous.object):
-                if not self.is_node(address):
+                if self._addresses[address] <= 0:
                     del self._addresses[address]
                     _cut(self._guests.pop(address, ()))
 

@@ -14,7 +14,8 @@ from k8slite.network.traces import Traces
 
 
 def chains(net: str, masters: Sequence[str] = (), port: int = 0) -> tuple[firewall.Chain, ...]:
-    """The chains that a node with pods in ``net`` has; no pod gets to ``port`` of ``masters``."""
+    """The chains that a node with pods in ``net`` has; by way of it nobody gets to ``port`` of
+    ``masters``."""
     return firewall.forward(net, masters, port), firewall.masquerade(net, BRIDGE)
 
 
