@@ -6,15 +6,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
 from control_plane import Plane, Slow, controller, pod, simulate
+from msgspec.structs import replace
 
-from k8slite.api.errors import ApiError, Forbidden, Invalid
+from k8slite.api.errors import ApiError, Forbidden, Invalid, NotFound
 from k8slite.api.kinds import NAMESPACE, POD, RESOURCE_QUOTA, SCHEME, SERVICE
 from k8slite.api.kinds.namespace.types import Namespace
+from k8slite.api.kinds.pod.types import Pod
 from k8slite.api.kinds.resourcequota.types import ResourceQuota, ResourceQuotaSpec
 from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
 from k8slite.api.meta import ObjectMeta
@@ -203,6 +205,57 @@ def test_who_writes_at_one_master_may_go_on_at_another() -> None:
             )  # fmt: skip
             made = await clients[number % MASTERS].update(type(made)(metadata=meta, spec=made.spec))
         assert made.metadata.labels == {"round": "29"}
+
+    simulate(play)
+
+
+BY = "by"
+
+
+async def _patched(client: LocalClient, made: Pod) -> None:
+    await client.patch(POD, made.metadata.name, "default", {"metadata": {"labels": {BY: "two"}}})
+
+
+async def _put(client: LocalClient, made: Pod) -> None:
+    await client.update(replace(made, metadata=replace(made.metadata, resource_version="")))
+
+
+async def _bound(client: LocalClient, made: Pod) -> None:
+    await client.bind("default", made.metadata.name, "node-1")
+
+
+async def _deleted(client: LocalClient, made: Pod) -> None:
+    await client.delete(POD, made.metadata.name, "default", uid=made.metadata.uid)
+
+
+@pytest.mark.parametrize("write", [_patched, _put, _bound, _deleted])
+def test_nothing_is_refused_by_news_that_are_late(write: Callable[..., Awaitable[None]]) -> None:
+    async def play(plane: Plane) -> None:
+        one, two, *_ = await masters(plane)
+        for number in range(10):
+            made = await one.create(pod(f"p{number}"))
+            await write(two, made)
+            # The second of a name is another object.
+            with suppress(NotFound):
+                await one.delete(POD, made.metadata.name, "default", grace_seconds=0)
+            await write(two, await one.create(pod(f"p{number}")))
+
+    simulate(play)
+
+
+def test_a_write_that_seems_to_change_nothing_is_not_lost() -> None:
+    async def play(plane: Plane) -> None:
+        one, two, *_ = await masters(plane)
+        await one.create(pod("p"))
+        await _patched(two, await one.get(POD, "p", "default"))
+        for _ in range(10):
+            await one.patch(POD, "p", "default", {"metadata": {"labels": {BY: "one"}}})
+            # The other master still has it as it shall be.
+            made = await two.patch(POD, "p", "default", {"metadata": {"labels": {BY: "two"}}})
+            found = await plane.store.get("/registry/pods/default/p")
+            assert found is not None
+            assert f'"{BY}":"two"'.encode() in found.value
+            assert made.metadata.resource_version == str(found.mod_revision)
 
     simulate(play)
 

@@ -179,6 +179,7 @@ class Dispatcher:
         if target.of.virtual and target.verb != "create":
             return await self._virtual(target, form)
         if target.subresource == "scale" and target.verb == "get":
+            await self._registry.read_barrier()
             return of_object(self._registry.scale(target.namespace, target.name))
         match target.verb:
             case "get":

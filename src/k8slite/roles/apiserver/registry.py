@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 
 from k8slite.api.errors import (
     BadRequest,
+    Conflict,
     FieldError,
     Invalid,
     MethodNotAllowed,
+    NotFound,
     already_exists,
     conflict,
     not_found,
@@ -48,6 +50,7 @@ from k8slite.store.base import KeyExists, LeaseGone, Mismatch, Store
 from k8slite.store.cache import Entry, WatchCache
 
 T = TypeVar("T", bound=Object)
+R = TypeVar("R")
 
 #: Decisions on one write before it is given up; each needs somebody else to have won.
 ATTEMPTS = 64
@@ -178,10 +181,15 @@ class Registry:
         """
         _require_stored(kind)
         lost: set[str] = set()
-        for _ in range(ATTEMPTS):
+
+        def found() -> Entry[T]:
             entry = self.get(kind, namespace, name)
+            deletion.check_preconditions(entry.object, options, kind.plural)
+            return entry
+
+        for _ in range(ATTEMPTS):
+            entry = await self._by_fresh_news(found)
             old = entry.object
-            deletion.check_preconditions(old, options, kind.plural)
             rest = deletion.plan(old, options, self.clock.now())
             request = Request(self, DELETE, kind, rest or old, entry, user, lost=lost,
                               dry_run=bool(options.dry_run))  # fmt: skip
@@ -204,6 +212,7 @@ class Registry:
         fields: FieldSelector | None = None,
     ) -> list[Entry[T]]:
         """Delete every object that matches; the entries as they were before."""
+        await self.read_barrier()
         entries = [
             entry
             for entry in self.cache.table(kind).entries(namespace)
@@ -271,18 +280,22 @@ class Registry:
         if version is not None and version > self.cache.revision:
             await self._transactions.catch_up()  # another master may have answered with it
         lost: set[str] = set()
-        for _ in range(ATTEMPTS):
+
+        def changed() -> tuple[Entry[T], T]:
             entry = self.get(kind, namespace, name)
             if version is not None and version != entry.revision:
                 raise conflict(kind.plural, name)
-            old = entry.object
-            new = change(old)
+            new = change(entry.object)
             stated = new.metadata.resource_version
-            if version is None and stated and stated != old.metadata.resource_version:
+            if version is None and stated and stated != entry.object.metadata.resource_version:
                 raise conflict(kind.plural, name)
             if subresource == "":
                 new = kind.strategy.default(new)
-            new = subresources.prepared(kind, new, old, subresource)
+            return entry, subresources.prepared(kind, new, entry.object, subresource)
+
+        for _ in range(ATTEMPTS):
+            entry, new = await self._by_fresh_news(changed)
+            old = entry.object
             request = Request(self, UPDATE, kind, new, entry, user, subresource=subresource,
                               lost=lost, dry_run=dry_run)  # fmt: skip
             self._admission.admit(request)
@@ -295,6 +308,18 @@ class Registry:
                 _note_lost(request, error)
             await self._transactions.catch_up()
         raise conflict(kind.plural, name)
+
+    async def _by_fresh_news(self, look: Callable[[], R]) -> R:
+        """What ``look`` makes of the cache. A refusal by news that are older than what another
+        master has acknowledged is none: then it looks once more."""
+        try:
+            return look()
+        except (NotFound, Conflict):
+            before = self.cache.revision
+            await self._transactions.catch_up()
+            if self.cache.revision == before:
+                raise
+        return look()
 
     async def _attempt(self, request: Request[T], *, gone: bool = False) -> Entry[T]:
         """Let admission refuse, decide what goes along, commit. ``gone``: the object goes.

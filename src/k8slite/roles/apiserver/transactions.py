@@ -86,6 +86,7 @@ class Transactions:
         """Replace ``request.entry`` by ``request.obj`` unless they are equal. Raises as insert."""
         kind, obj, entry = request.kind, request.obj, _there(request)
         if obj == entry.object:
+            await self._require_current(entry)
             return entry
         stored = codec.encode_stored(obj)
         if request.dry_run:
@@ -149,6 +150,17 @@ class Transactions:
             raise Unavailable(f"the store cannot be read: {error}", retry_after=1) from error
         except TimeoutError as error:
             raise Unavailable("the cache is behind the store", retry_after=1) from error
+
+    async def _require_current(self, entry: Entry[Any]) -> None:
+        """Nothing to write only if nobody wrote meanwhile, at another master as it may be.
+
+        Raises Mismatch, Unavailable.
+        """
+        await self.catch_up()
+        found = self._cache.table(entry.kind).get(entry.key)
+        revision = 0 if found is None else found.revision
+        if revision != entry.revision:
+            raise Mismatch(entry.kind.prefix + entry.key, revision)
 
     async def _lease(self, kind: Kind[Any]) -> int:
         if kind.ttl_seconds is None:
