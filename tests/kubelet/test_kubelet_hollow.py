@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from tests.kubelet.cluster import Cluster, cluster
 
+from k8slite.api.errors import Unavailable
 from k8slite.config import Settings
-from k8slite.kit.clock import LoopClock
+from k8slite.decide.pods import state
+from k8slite.kit.clock import Clock, LoopClock
 from k8slite.kit.virtual import run_virtual
 from k8slite.roles.kubelet.hollow import HollowRuntime
 
@@ -203,3 +205,47 @@ def test_signs_of_life_come_as_often_as_the_masters_want_them(tmp_path: Path, gr
             assert set(lost) == {""}
 
     run_virtual(main())
+
+
+def away(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No master answers any more."""
+
+    async def silence(*said: object, **more: object) -> None:
+        raise Unavailable("nobody there")
+
+    for verb in ("get", "create", "update", "patch", "delete", "heartbeat"):
+        monkeypatch.setattr(lab.client, verb, silence)
+
+
+def test_a_pod_gets_another_sandbox_though_no_master_answers(
+    on_hollow: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def promise(lab: Cluster) -> None:
+        await lab.create(pod("p"))
+        uid = (await lab.running("p")).metadata.uid
+        with monkeypatch.context() as patched:
+            away(lab, patched)
+            before = lab.runtime.pod(uid).sandbox.id
+            lab.runtime.end(before)
+            await lab.until(lambda: lab.runtime.pod(uid).sandbox.id != before)
+            await lab.until(lambda: lab.runtime.pod(uid).latest("main").run is state.Run.RUNNING)
+            await asyncio.sleep(120)
+        await lab.until(lambda: lab.container("p").restart_count == 1)
+        await lab.running("p")
+
+    on_hollow(promise)
+
+
+async def test_a_static_pod_runs_though_no_master_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(node_name="10.9.9.9", node_ip="10.9.9.9", data_dir=tmp_path)
+    async with cluster(settings, lambda: HollowRuntime(Clock())) as lab:
+        with monkeypatch.context() as patched:
+            away(lab, patched)
+            (tmp_path / "manifests").mkdir()
+            (tmp_path / "manifests" / "p.yaml").write_text(pod("fixed"))
+            await lab.until(lambda: list(lab.runtime.pods()))
+            (ref,) = lab.runtime.pods()
+            await lab.until(lambda: lab.runtime.pod(ref.uid).latest("main") is not None)
+        await lab.running("fixed-10.9.9.9")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
-from k8slite.api.errors import NotFound
+from k8slite.api.errors import ApiError, NotFound
 from k8slite.api.kinds import CONFIG_MAP, POD, SECRET
 from k8slite.api.kinds.pod.types import Pod
 from k8slite.client.base import Client, Informers
@@ -207,9 +208,16 @@ class PodWorkers:
         return memory.admitted
 
     async def _keep(self, pod: Pod) -> None:
-        """Take one plan after the other until nothing is left to do now, then tell."""
+        """Take one plan after the other until nothing is left to do now, then tell.
+
+        What runs here does not depend on whether the API answers: its errors are raised last.
+        """
         uid = pod.metadata.uid
-        shown = await self._shown(pod)
+        shown, unsaid = None, None
+        try:
+            shown = await self._shown(pod)
+        except ApiError as error:
+            unsaid = error
         if await self._past_deadline(pod, shown):
             return
         plan = Plan()
@@ -218,7 +226,8 @@ class PodWorkers:
                 plan = sync.decide(pod, await self._facts.all(pod))
                 if shown is not None and _replaces_sandbox(plan):
                     # While it gets another it is not ready: nobody should be sent to it.
-                    await self._tell(pod, shown, plan)
+                    with suppress(ApiError):  # then the last word says it all
+                        await self._tell(pod, shown, plan)
                 if not await self._actor.apply(pod, uid, plan):
                     break
         except RuntimeGone:
@@ -233,6 +242,8 @@ class PodWorkers:
             await self._tell(pod, shown, plan)
         if plan.again is not None:
             self._queue.add_after(uid, plan.again - self._clock.now())
+        if unsaid is not None:
+            raise unsaid
 
     async def _shown(self, pod: Pod) -> Pod | None:
         """The object whose status tells of ``pod``: itself, or its mirror."""
