@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from k8slite.api.kinds.event.types import Event
-from k8slite.api.kinds.node.types import Node, NodeAddress, NodeStatus
+from k8slite.api.kinds.node.types import Node, NodeAddress, NodeSpec, NodeStatus
 from k8slite.api.kinds.pod.types import Pod, PodSpec
 from k8slite.api.kinds.service.types import Service
 from k8slite.api.meta import Object, ObjectMeta, OwnerReference
@@ -44,6 +44,7 @@ WISH = Wish("n1", ("10.0.0.1",), "amd64")
         (Wish("n1", ("ten",)), "'ten': it is none"),
         (Wish("n1", ("127.0.0.1",)), "nobody else can reach it"),
         (Wish("n1", ("0.0.0.0",)), "nobody else can reach it"),
+        (Wish("n1", ("255.255.255.255",)), "nobody else can reach it"),
         (Wish("n1", ("192.168.3.2",)), "among the portal IPs, 192.168.3.0/24"),
         (Wish("10.0.0.9", ("10.0.0.1",)), "is named by an address that is not among its own"),
     ],
@@ -71,6 +72,18 @@ def test_a_dead_node_may_come_back_elsewhere_and_a_living_one_where_it_is() -> N
     assert refused(WISH, there, [there], [], alive=False, peer="10.0.0.1") == ""
     same = newborn(WISH)
     assert refused(WISH, same, [same], [], alive=True, peer="10.0.0.1") == ""
+
+
+def test_nobody_joins_as_a_node_that_speaks_just_now_from_elsewhere() -> None:
+    there = newborn(WISH)
+
+    def answer(peer: str) -> str:
+        return refused(WISH, there, [there], [], alive=True, beats=True, peer=peer)
+
+    assert answer("10.0.0.66").startswith("node n1 is alive at 10.0.0.1, and this wish comes from ")
+    # The machine itself, installed anew.
+    assert answer("10.0.0.1") == ""
+    assert answer("127.0.0.1") == ""
 
 
 def test_nobody_joins_as_a_node_that_is_on_its_way_out() -> None:
@@ -125,6 +138,10 @@ def node(name: str = "n1", *places: str) -> Node:
     return Node(metadata=ObjectMeta(name=name), status=NodeStatus(addresses=said))
 
 
+def holding(*cidrs: str) -> Node:
+    return replace(node(), spec=NodeSpec(pod_cidr=cidrs[0], pod_cidrs=cidrs))
+
+
 EVENT = Event(metadata=ObjectMeta(name="e", namespace="d"))
 
 
@@ -134,6 +151,8 @@ EVENT = Event(metadata=ObjectMeta(name="e", namespace="d"))
         (CREATE, "Node", "", node(), None),
         (UPDATE, "Node", "", node(), node()),
         (UPDATE, "Node", "status", node(), node()),
+        (UPDATE, "Node", "", holding("172.16.1.0/24"), holding("172.16.0.0/24")),
+        (UPDATE, "Node", "", holding("172.16.0.0/20"), holding("172.16.0.0/20")),  # an admin's
         (UPDATE, "Pod", "status", pod(), pod()),
         (DELETE, "Pod", "", pod(), pod()),
         (CREATE, "Pod", "", pod(mirror=True), None),
@@ -155,6 +174,10 @@ def test_a_node_writes_what_is_its_own(
         (DELETE, "Node", "", node(), node()),
         (UPDATE, "Pod", "status", pod("n2"), pod("n2")),
         (UPDATE, "Pod", "status", pod("n1"), pod("n2")),  # it says that it is ours: it is not
+        (UPDATE, "Node", "", holding("0.0.0.0/0"), node()),
+        (UPDATE, "Node", "", holding("172.16.0.0/23"), holding("172.16.0.0/24")),
+        (UPDATE, "Node", "", holding("172.16.0.0/24", "172.16.1.0/24"), node()),
+        (UPDATE, "Node", "", holding("fd00::/64"), node()),
         (UPDATE, "Pod", "", pod(), pod()),
         (UPDATE, "Pod", "status", changed(labels={"app": "web"}), pod()),
         (UPDATE, "Pod", "status", changed(finalizers=("a/b",)), pod()),

@@ -82,7 +82,7 @@ def _bad_address(text: str, portals: Network) -> str:
     if not _is_address(text):
         return "it is none"
     address = ipaddress.ip_address(text)
-    if address.is_loopback or address.is_unspecified or address.is_multicast:
+    if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_reserved:
         return "nobody else can reach it"
     if address in portals:
         return f"it lies among the portal IPs, {portals}"
@@ -97,12 +97,13 @@ def refused(
     *,
     alive: bool,
     peer: str,
+    beats: bool = False,
 ) -> str:
     """Why ``wish`` is not granted, in one line; "" when it is.
 
     ``node`` is the Node of that name, if there is one, and ``alive`` whether it gave a sign of life
     lately; ``others`` are all Nodes, ``masters`` the addresses of the API servers; ``peer`` is
-    where the wish came from.
+    where the wish came from. ``beats``: somebody else gives signs of life as that node just now.
     """
     own = set(wish.addresses)
     for other in others:
@@ -122,6 +123,11 @@ def refused(
         return (
             f"node {wish.name} is alive at {', '.join(sorted(known))}: give this machine another "
             "name (--node-name), or delete that node first"
+        )
+    if beats and known and peer not in known and not _is_loopback(peer):
+        return (
+            f"node {wish.name} is alive at {', '.join(sorted(known))}, and this wish comes from "
+            f"{peer}: give this machine another name (--node-name), or stop that node first"
         )
     return ""
 

@@ -6,6 +6,7 @@ Reads are everybody's who is let in. The rule holds for those who come with a no
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import cast
 
 from k8slite.api.kinds.node.types import Node
@@ -14,6 +15,9 @@ from k8slite.api.meta import Object
 from k8slite.decide.joining import addresses
 
 CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
+
+#: Prefix length of the largest piece of the pod network that a node proposes for itself.
+PIECE = 24
 
 #: Annotation of a pod that only shows what a node runs by itself.
 MIRROR = "kubernetes.io/config.mirror"
@@ -28,7 +32,7 @@ def refuse(
     """
     match kind:
         case "Node":
-            return _node(node, operation, obj.metadata.name)
+            return _node(node, operation, cast(Node, obj), cast("Node | None", old))
         case "Pod":
             there = cast(Pod, obj if old is None else old)
             if there.spec.node_name != node:
@@ -39,10 +43,21 @@ def refuse(
     return f"node {node} may not write objects of kind {kind}"
 
 
-def _node(node: str, operation: str, name: str) -> str:
-    if name != node:
+def _node(node: str, operation: str, new: Node, old: Node | None) -> str:
+    if new.metadata.name != node:
         return f"node {node} may write its own Node, and no other"
-    return f"node {node} may not delete its own Node" if operation == DELETE else ""
+    if operation == DELETE:
+        return f"node {node} may not delete its own Node"
+    cidrs = new.spec.pod_cidrs
+    if (old is None or cidrs != old.spec.pod_cidrs) and not _is_a_piece(cidrs):
+        return f"node {node} may have one piece of the pod network, /{PIECE} or smaller"
+    return ""
+
+
+def _is_a_piece(cidrs: tuple[str, ...]) -> bool:
+    """Whoever had more would leave nothing to the others."""
+    networks = [ip_network(cidr) for cidr in cidrs]
+    return len(networks) <= 1 and all(n.version == 4 and n.prefixlen >= PIECE for n in networks)
 
 
 def _pod(node: str, operation: str, subresource: str, pod: Pod, there: Pod) -> str:

@@ -203,6 +203,7 @@ class Joining:
             reason = joining.refused(
                 wish, node, [entry.object for entry in table.entries()], self._masters(),
                 alive=node is not None and self._alive(node), peer=peer,
+                beats=not user.uid and self._beats(wish.name),
             )  # fmt: skip
             if reason:
                 raise Conflict(reason)
@@ -215,9 +216,12 @@ class Joining:
                 continue  # two machines at once: look who it was
         raise Unavailable(f"node {wish.name} comes and goes; try again", retry_after=1)
 
+    def _beats(self, name: str) -> bool:
+        return self._nodes is not None and self._nodes.alive(name)
+
     def _alive(self, node: Node) -> bool:
         """Did it give a sign of life, or is it so young that it could not?"""
-        if self._nodes is not None and self._nodes.alive(node.metadata.name):
+        if self._beats(node.metadata.name):
             return True
         stamp = node.metadata.creation_timestamp
         age = self._clock.now() - parse_rfc3339(stamp) if stamp else 0.0
