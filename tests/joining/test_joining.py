@@ -428,6 +428,16 @@ async def test_a_crash_between_two_files_of_a_renewal_leaves_a_pair(
         assert (folder / "node.key").read_bytes() == new["node.key"]
 
 
+async def test_a_clock_that_runs_behind_costs_no_certificate(
+    two: list[Master], tmp_path: Path
+) -> None:
+    clock = Calendar()
+    async with joined(tmp_path, two):
+        pass
+    clock.days = -3000.0  # as a machine without a battery wakes up
+    await machine(tmp_path, two, clock=clock).obtain()
+
+
 async def test_an_expired_certificate_needs_a_token(two: list[Master], tmp_path: Path) -> None:
     calendar = Calendar()
     async with joined(tmp_path, two, clock=calendar) as (identity, _):

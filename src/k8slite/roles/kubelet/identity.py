@@ -39,7 +39,6 @@ from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
 from k8slite.pki.authority import (
     PkiError,
-    expiring,
     fingerprint,
     load_certificate,
     load_key,
@@ -191,7 +190,8 @@ class NodeIdentity:
         Raises JoinRefused for what no second try would change, OSError for files.
         """
         found = await asyncio.to_thread(self.certificate)
-        if found is not None and not expiring(found, self._clock, 0):
+        # One that is not valid yet says that our clock is wrong: it will be set right.
+        if found is not None and found.not_valid_after_utc.timestamp() > self._clock.now():
             return
         if not self._token:
             ended = f"{self._file('node.crt')} has expired" if found else "this node has not joined"
