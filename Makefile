@@ -21,7 +21,7 @@ down: ## stop it and leave the host as it was found
 
 test: $(VENV)/tested ## install what the tests need and run all of them
 	@./prepare host test
-	@$(SUDO) $(VENV)/bin/python -m pytest $(TESTS)
+	@$(SUDO) tests/run $(TESTS)
 
 check: $(VENV)/tested ## types, style, and the laws of the rooms
 	$(VENV)/bin/ruff check src tests bench
