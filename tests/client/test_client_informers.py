@@ -311,6 +311,24 @@ def test_a_master_that_goes_again_and_again_makes_nobody_wait_longer_each_time()
     troubled(test)
 
 
+def test_after_an_hour_without_masters_news_is_soon_there() -> None:
+    async def test(world: World, client: Troubled, reflector: Reflector[Pod]) -> None:
+        await reflector.wait_synced()
+
+        async def nothing() -> None:
+            client.trouble = [Unavailable("nobody there") for _ in range(10_000)]
+
+        client.cut = nothing
+        await world.client.create(pod("a"))
+        await world.clock.sleep(3600)
+        client.trouble.clear()
+        await world.client.create(pod("b"))
+        await world.clock.sleep(10)
+        assert reflector.get("default/b") is not None
+
+    troubled(test)
+
+
 def test_a_history_that_is_always_gone_is_not_asked_for_in_a_storm() -> None:
     async def test(world: World, client: Troubled, reflector: Reflector[Pod]) -> None:
         await reflector.wait_synced()

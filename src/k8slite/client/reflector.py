@@ -21,7 +21,8 @@ T = TypeVar("T", bound=Object)
 
 log = structlog.get_logger()
 
-_RETRY = Backoff(initial=0.2, maximum=30.0)
+#: However long the masters were away, their news is here so soon after.
+_RETRY = Backoff(initial=0.2, maximum=8.0)
 
 
 class Reflector(Generic[T]):
