@@ -234,6 +234,8 @@ def test_a_watch_ends_at_once_and_in_silence_when_interrupted(shell: Shell) -> N
         env={**os.environ, "HOME": "/nonexistent"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell's background jobs, this test perhaps among them, are deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert watch.stdout is not None
     assert watch.stdout.readline().startswith(b"NAME")
