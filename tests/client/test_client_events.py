@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from registry_world import Intercepted, World, pod, registry_on
 
 from k8slite.api.kinds import EVENT, NAMESPACE
@@ -145,5 +146,21 @@ def test_too_much_news_drops_the_oldest() -> None:
         assert len(messages) == events.BOUND
         assert f"number {events.BOUND + 9}" in messages
         assert "number 0" not in messages
+
+    recording(test)
+
+
+def test_a_flood_of_news_is_one_line_in_the_log() -> None:
+    async def test(world: World, recorder: EventRecorder, store: Any) -> None:
+        created = await world.client.create(pod())
+        with structlog.testing.capture_logs() as lines:
+            for number in range(5 * events.BOUND):
+                recorder.event(created, "Pulled", f"image {number}")
+            await world.clock.sleep(60)
+            for number in range(events.BOUND + 1):
+                recorder.event(created, "Pulled", f"picture {number}")
+        said = [line for line in lines if line["event"].startswith("events dropped")]
+        assert [line["dropped"] for line in said] == [1, 4 * events.BOUND]
+        assert len(written(world)) == events.BOUND
 
     recording(test)

@@ -32,6 +32,8 @@ REMEMBERED = 4096
 _RETRY = Backoff(initial=0.5, maximum=30.0)
 #: What is left of a name's 253 characters beside the suffix.
 _LONGEST = 253 - 17
+#: Seconds between two words about news that were dropped.
+_SAY_EVERY = 10.0
 #: Attempts at one piece of news before it is dropped.
 _ATTEMPTS = 8
 
@@ -64,6 +66,8 @@ class EventRecorder:
         self._waiting: OrderedDict[_News, _Telling] = OrderedDict()
         self._written: OrderedDict[_News, Event] = OrderedDict()
         self._arrived = asyncio.Event()
+        self._dropped = 0  # since it was said last
+        self._said = float("-inf")
 
     def event(
         self, obj: Object | ObjectReference, reason: str, message: str, type: str = "Normal"
@@ -74,13 +78,24 @@ class EventRecorder:
         telling = self._waiting.get(news)
         if telling is None:
             if len(self._waiting) >= BOUND:
-                dropped, _ = self._waiting.popitem(last=False)
-                log.warning("event dropped", reason=dropped.reason, about=dropped.about.name)
+                self._drop()
             self._waiting[news] = _Telling(now, now, 1)
         else:
             telling.last = now
             telling.count += 1
         self._arrived.set()
+
+    def _drop(self) -> None:
+        """The oldest news goes; a flood of them is one line every now and then."""
+        dropped, _ = self._waiting.popitem(last=False)
+        self._dropped += 1
+        now = self._clock.monotonic()
+        if now >= self._said + _SAY_EVERY:
+            log.warning(
+                "events dropped: they come faster than they can be written",
+                dropped=self._dropped, reason=dropped.reason, about=dropped.about.name,
+            )  # fmt: skip
+            self._dropped, self._said = 0, now
 
     async def run(self) -> None:
         """Write what is told, until cancelled."""
