@@ -97,6 +97,8 @@ class Proxy:
         self._writing: set[str] = set()  # services whose rules are being written
         self._conflicts: dict[str, str] = {}  # by portal name: what was said about it
         self._fresh: dict[Address, int] = {}  # UDP portals with new rules, and their listeners
+        self._written = asyncio.Event()  # rules are in the kernel
+        self._forgetting = False
         self._conntrack: Conntrack | None = None
         self._pipes = Pipes()
         self._upstreams = Upstreams()
@@ -109,9 +111,10 @@ class Proxy:
 
     @property
     def settled(self) -> bool:
-        """Every change seen so far is served and its rules are in the kernel."""
+        """Every change seen so far is served, its rules are in the kernel, and no flow goes by
+        older ones."""
         waits = self._unwritten or self._writing or self._retired or self._retiring
-        return self._queue.idle and not waits
+        return self._queue.idle and not (waits or self._fresh or self._forgetting)
 
     @property
     def trouble(self) -> str:
@@ -135,6 +138,7 @@ class Proxy:
                     ("proxy-services", self._queue.work(self._converge)),
                     ("proxy-portals", self._keeper.run()),
                     ("proxy-sweep", self._sweep()),
+                    ("proxy-elders", self._forget_elders()),
                     ("proxy-health", self._health()),
                 ):
                     group.create_task(forever(name, job), name=name)
@@ -239,6 +243,7 @@ class Proxy:
 
     def _rules_written(self) -> None:
         self._writing.clear()
+        self._written.set()
         retiring, self._retiring = self._retiring, []
         for listener in retiring:
             if isinstance(listener, UdpListener):
@@ -271,19 +276,27 @@ class Proxy:
 
     async def _forget_elders(self) -> None:
         """UDP flows to a portal that are older than its rules would never meet them: clients that
-        sent before there was a service, or to the listener of an agent that is gone."""
-        fresh, self._fresh = self._fresh, {}
-        try:
-            await asyncio.to_thread(forget_flows, fresh)
-        except NetfilterError as error:
-            log.warning("flows not ended", role="proxy", error=str(error))
+        sent before there was a service, or to the listener of an agent that is gone. They end as
+        soon as the rules are written; but all flows are read for it, so not in quick succession."""
+        while True:
+            await self._written.wait()
+            self._written.clear()
+            if not self._fresh or self._unwritten or self._writing:
+                continue  # what is still to be written wakes us again
+            fresh, self._fresh = self._fresh, {}
+            self._forgetting = True
+            try:
+                await asyncio.to_thread(forget_flows, fresh)
+            except NetfilterError as error:
+                log.warning("flows not ended", role="proxy", error=str(error))
+            finally:
+                self._forgetting = False
+            await self._clock.sleep(_SWEEP_SECONDS)
 
     async def _sweep(self) -> None:
         """End silent UDP sessions, and what was not drained in time."""
         while True:
             await self._clock.sleep(_SWEEP_SECONDS)
-            if self._fresh and not self._unwritten and not self._writing:
-                await self._forget_elders()
             now = self._clock.monotonic()
             for listener in self._listeners.values():
                 if isinstance(listener, UdpListener):
