@@ -286,8 +286,10 @@ class Cluster:
             with hold(witness, partial(inside, self.lab.conf.namespace), scale):
                 self.until(lambda: self.running(namespace), "the first pods run")
                 yield witness
-                enough = lambda: len(witness.history.acknowledged()) > 50  # noqa: E731
-                self.until(enough, "the witness was told enough to judge by")
+                self.until(
+                    lambda: len(witness.history.acknowledged()) > 50,
+                    "the witness was told enough to judge by",
+                )
         finally:
             self.ask("DELETE", f"/api/v1/namespaces/{namespace}")
         for plural, history in witness.histories.items():
