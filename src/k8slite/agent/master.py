@@ -159,19 +159,25 @@ def start_control_plane(master: Master) -> ApiServer:
 def _store_health(master: Master) -> dict[str, Probe]:
     """A probe for each member of etcd, by the article's names; one for an embedded store."""
     settings, store = master.around.settings, master.store
+    if settings.store != "etcd":
+
+        async def embedded() -> str:
+            return f'{{"store":"{settings.store}","revision":{await store.revision()}}}'
+
+        return {"etcd-0": embedded}
+
+    from k8slite.store.etcd import EtcdStore  # loaded already: an embedded cluster never is
+
+    assert isinstance(store, EtcdStore)
+    pool = store.pool
 
     def member(endpoint: str) -> Probe:
         async def health() -> str:
-            await store.pool.health(endpoint)  # type: ignore[attr-defined]
+            await pool.health(endpoint)
             return '{"health":"true"}'
 
         return health
 
-    async def embedded() -> str:
-        return f'{{"store":"{settings.store}","revision":{await store.revision()}}}'
-
-    if settings.store != "etcd":
-        return {"etcd-0": embedded}
     return {f"etcd-{number}": member(url) for number, url in enumerate(settings.etcd)}
 
 
