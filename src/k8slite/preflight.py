@@ -27,6 +27,9 @@ _CLAIM = "\0k8slite/node"
 _PEER = struct.Struct("3i")
 
 
+PROXY_MODES = ("userspace", "nft")
+
+
 class BadSettings(ValueError):
     """A flag that cannot be honoured; the message names it and says what would do."""
 
@@ -40,6 +43,7 @@ def resolve(settings: Settings) -> Settings:
     _roles(settings)
     _store(settings)
     nets = _networks(settings)
+    _proxy(settings)
     _ports(settings)
     _durations(settings)
     _allowed(settings)
@@ -60,6 +64,11 @@ def resolve(settings: Settings) -> Settings:
     if wrong := dns_subdomain(name):
         raise BadSettings(f"--node-name {name!r} {wrong}")
     return replace(settings, node_ip=address, node_name=name)
+
+
+def _proxy(settings: Settings) -> None:
+    if settings.proxy_mode not in PROXY_MODES:
+        raise BadSettings(f"--proxy-mode {settings.proxy_mode!r}: {' or '.join(PROXY_MODES)}")
 
 
 def own_address() -> str:

@@ -15,6 +15,7 @@ from k8slite.config import DEFAULT_ADMISSION, Settings
 CONTROL = "Control plane (role a)"
 NODE = "Node (role i)"
 ETCD = "etcd"
+NETWORK = "Addresses for the outside"
 
 
 def parse(
@@ -80,6 +81,30 @@ def parse(
             help="vxlan, host-gw or none: the way between pods of two nodes.", rich_help_panel=NODE
         ),
     ] = "vxlan",
+    proxy_mode: Annotated[
+        str,
+        typer.Option(
+            help="userspace: this process forwards; nft: the kernel does.", rich_help_panel=NODE
+        ),
+    ] = "userspace",
+    address_pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Addresses for services of type LoadBalancer, CIDR or FROM-TO (repeatable).",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    announce: Annotated[
+        str,
+        typer.Option(
+            help="arp, bgp or none: how those addresses reach a node.", rich_help_panel=NETWORK
+        ),
+    ] = "arp",
+    bgp_as: Annotated[int, typer.Option(help="Our AS number.", rich_help_panel=NETWORK)] = 64512,
+    bgp_peer: Annotated[
+        list[str] | None,
+        typer.Option(help="A router, ADDRESS or ADDRESS=AS (repeatable).", rich_help_panel=NETWORK),
+    ] = None,
     portal_net: Annotated[
         str, typer.Option(help="Portal IPs of services are picked here.", rich_help_panel=CONTROL)
     ] = "192.168.3.0/24",
@@ -150,6 +175,11 @@ def parse(
         token=token,
         token_file=token_file,
         overlay=overlay,
+        proxy_mode=proxy_mode,
+        address_pool=_listed(address_pool),
+        announce=announce,
+        bgp_as=bgp_as,
+        bgp_peers=_listed(bgp_peer),
         portal_net=portal_net,
         flannel_net=flannel_net,
         admission_control=tuple(word for word in admission_control.split(",") if word),

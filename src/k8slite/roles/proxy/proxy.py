@@ -184,7 +184,7 @@ class Proxy:
         if port == had:
             return
         listener.balancer.set_affinity(port.affinity)
-        listener.serve(port.addresses, port.port)
+        listener.serve(port)
         portal = Portal(port.name, port.protocol, port.addresses, port.port, listener.port)
         lost = self._desired.put(portal)
         if port.protocol == "udp":

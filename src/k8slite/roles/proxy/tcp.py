@@ -13,13 +13,13 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterable
 
 import structlog
 
 from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.roles.proxy.counters import PortCounters
+from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import EDGES, Reactor
 from k8slite.roles.proxy.stream import Pipes, Stream, reset
 
@@ -100,9 +100,9 @@ class TcpListener:
         self.port: int = self._socket.getsockname()[1]
         self._listen()
 
-    def serve(self, addresses: Iterable[str], port: int) -> None:
+    def serve(self, port: PortalPort) -> None:
         """The portal: only connections that were addressed to it are let in."""
-        self._origins = frozenset(origin(address, port) for address in addresses)
+        self._origins = frozenset(origin(address, port.port) for address in port.addresses)
 
     @property
     def active(self) -> int:

@@ -15,7 +15,7 @@ import select
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 
@@ -24,6 +24,7 @@ from k8slite.kit.clock import Clock
 from k8slite.netfilter.conntrack import Address, Flow
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.counters import PortCounters
+from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
 
 log = structlog.get_logger()
@@ -72,9 +73,9 @@ class UdpListener:
         self.port: int = self._socket.getsockname()[1]
         reactor.add(self._socket.fileno(), self._receive, select.EPOLLIN)
 
-    def serve(self, addresses: Iterable[str], port: int) -> None:
+    def serve(self, port: PortalPort) -> None:
         """The portal: only datagrams that were addressed to it are let in."""
-        self._targets = frozenset((address, port) for address in addresses)
+        self._targets = frozenset((address, port.port) for address in port.addresses)
 
     @property
     def active(self) -> int:
