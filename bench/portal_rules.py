@@ -14,8 +14,9 @@ from bench.table import Row
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Edge, NetfilterError
 from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.portals import DesiredRules, Portal
 from k8slite.netfilter.restore import NftEdge
-from k8slite.netfilter.rules import CHAINS, DesiredRules, Portal
+from k8slite.netfilter.rules import CHAINS
 
 SERVICES, CHANGES = 5_000, 15
 GOAL_MS = 5.0
@@ -42,7 +43,10 @@ async def change_one(edge: Edge, desired: DesiredRules) -> list[float]:
 def restore_all(site: Site, tool: str, desired: DesiredRules) -> float:
     """Milliseconds that the tool takes to load the same rules whole."""
     text = "*nat\n" + "".join(f":{chain} - [0:0]\n" for chain in CHAINS)
-    text += "".join(f"{rule}\n" for rules in desired.all().values() for rule in rules) + "COMMIT\n"
+    text += (
+        "".join(f"{rule}\n" for rules in desired.all().chains.values() for rule in rules)
+        + "COMMIT\n"
+    )
     command = site.inside(f"{tool}-restore", "--noflush")
     took = []
     for _ in range(3):

@@ -18,8 +18,8 @@ from k8slite.kit.clock import Clock
 from k8slite.netfilter.choice import ChosenEdge
 from k8slite.netfilter.edge import Drifted, Edge, Locked, Unsupported
 from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.portals import Desired, DesiredRules, Portal
 from k8slite.netfilter.restore import NftEdge
-from k8slite.netfilter.rules import DesiredRules, Portal
 
 DOCKER = """*nat
 :DOCKER - [0:0]
@@ -119,7 +119,7 @@ def test_a_new_process_adopts_what_is_right_and_removes_what_is_stale(kernel: Ke
     assert {rule.comment for rule in change.remove} == {"default/s1:"}
     assert {rule.comment for rule in change.add} == {"default/s2:"}
     assert sorted(kernel.rules()) == sorted(
-        (*JUMPS, *(str(rule) for rules in kernel.desired.all().values() for rule in rules))
+        (*JUMPS, *(str(rule) for rules in kernel.desired.all().chains.values() for rule in rules))
     )
 
 
@@ -131,7 +131,7 @@ def test_a_change_is_applied_piece_by_piece(kernel: Kernel) -> None:
     kernel.want(8, listener=30000)
     kernel.want(99)
     kernel.site.do(kernel.edge.change(kernel.desired.take()))
-    wanted = {str(rule) for rules in kernel.desired.all().values() for rule in rules}
+    wanted = {str(rule) for rules in kernel.desired.all().chains.values() for rule in rules}
     assert set(kernel.rules()) == {*JUMPS, *wanted}
     assert kernel.site.do(kernel.edge.intact())
 
@@ -143,7 +143,7 @@ def test_large_changes_end_in_the_same_place(kernel: Kernel) -> None:
     for number in range(0, 300, 2):
         kernel.desired.remove(f"default/s{number}:")
     kernel.sync()
-    wanted = {str(rule) for rules in kernel.desired.all().values() for rule in rules}
+    wanted = {str(rule) for rules in kernel.desired.all().chains.values() for rule in rules}
     assert set(kernel.rules()) == {*JUMPS, *wanted}
 
 
@@ -214,8 +214,8 @@ def test_the_legacy_lock_of_another_tool_is_respected(site: Site, tmp_path: Path
     with path.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(Locked, match=re.escape(str(path))):
-            site.do(edge.sync({}))
-    site.do(edge.sync({}))
+            site.do(edge.sync(Desired()))
+    site.do(edge.sync(Desired()))
     site.do(edge.close())
 
 
@@ -223,7 +223,7 @@ def test_the_legacy_edge_makes_no_table_but_nat(site: Site) -> None:
     edge = LegacyEdge(Clock())
     site.do(edge.remove())
     assert site.run("cat", "/proc/net/ip_tables_names") == ""
-    site.do(edge.sync({}))
+    site.do(edge.sync(Desired()))
     assert site.run("cat", "/proc/net/ip_tables_names").split() == ["nat"]
     site.do(edge.close())
 
@@ -242,7 +242,7 @@ def test_the_nft_edge_takes_away_the_table_that_it_made(site: Site) -> None:
 def test_the_nft_edge_is_not_misled_by_changes_elsewhere(site: Site) -> None:
     edge = NftEdge()
     desired = DesiredRules("172.16.67.69")
-    site.do(edge.sync({}))
+    site.do(edge.sync(Desired()))
     site.run("nft", "add", "table", "ip", "somebody-else")
     assert site.do(edge.intact())
     site.run("nft", "delete", "table", "ip", "somebody-else")

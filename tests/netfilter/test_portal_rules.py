@@ -5,16 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8slite.netfilter.rules import (
-    CONTAINER,
-    HOST,
-    Claim,
-    DesiredRules,
-    Portal,
-    Rule,
-    difference,
-    parse,
-)
+from k8slite.decide.balancing import Endpoint
+from k8slite.netfilter.portals import Claim, DesiredRules, Portal, difference
+from k8slite.netfilter.rules import CONTAINER, HOST, Rule, parse
 
 ARTICLE = (
     '-A KUBE-PORTALS-CONTAINER -d 10.0.0.2/32 -p tcp -m comment --comment "default/kubernetes:" '
@@ -28,6 +21,9 @@ ARTICLE = (
 )
 
 addresses = st.sampled_from(("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+endpoints = st.lists(
+    st.builds(Endpoint, addresses, st.sampled_from((80, 81))), max_size=2, unique=True
+).map(tuple)
 portals = st.builds(
     Portal,
     name=st.sampled_from(("default/a:", "default/b:http", "other/c:", "other/d:dns")),
@@ -36,6 +32,17 @@ portals = st.builds(
     port=st.sampled_from((53, 80)),
     listener=st.integers(30000, 30003),
 )
+#: Portals that may also be the kernel's to serve, or have an IPv6 address.
+any_portals = st.builds(
+    Portal,
+    name=st.sampled_from(("default/a:", "default/b:http", "other/c:", "other/d:dns")),
+    protocol=st.sampled_from(("tcp", "udp")),
+    addresses=st.lists(st.one_of(addresses, st.just("2001:db8::1")), max_size=3).map(tuple),
+    port=st.sampled_from((53, 80)),
+    listener=st.sampled_from((0, 30000, 30001)),
+    inside=endpoints,
+)
+any_edits = st.lists(st.one_of(any_portals, any_portals.map(lambda p: p.name)), max_size=20)
 edits = st.lists(st.one_of(portals, portals.map(lambda portal: portal.name)), max_size=20)
 
 
@@ -50,14 +57,14 @@ def test_the_articles_services_give_the_articles_rules() -> None:
     desired = DesiredRules("172.16.67.69")
     desired.put(Portal("default/kubernetes:", "tcp", ("10.0.0.2",), 443, 46041))
     desired.put(Portal("default/kubernetes-ro:", "tcp", ("10.0.0.1",), 80, 58340))
-    rules = desired.all()
+    rules = desired.all().chains
     assert tuple(map(str, (*rules[CONTAINER], *rules[HOST]))) == ARTICLE
 
 
 def test_every_address_has_its_pair() -> None:
     desired = DesiredRules("192.168.0.10")
     desired.put(Portal("default/nginx:http", "tcp", ("192.168.3.214", "12.0.0.5"), 80, 40000))
-    assert [rule.address for rule in desired.all()[HOST]] == ["192.168.3.214", "12.0.0.5"]
+    assert [rule.address for rule in desired.all().chains[HOST]] == ["192.168.3.214", "12.0.0.5"]
     assert len(desired) == 4
 
 
@@ -65,7 +72,7 @@ def test_every_address_has_its_pair() -> None:
 def test_a_listed_rule_is_understood(portal: Portal, node: str) -> None:
     desired = DesiredRules(node)
     desired.put(portal)
-    for rules in desired.all().values():
+    for rules in desired.all().chains.values():
         assert [parse(str(rule)) for rule in rules] == list(rules)
 
 
@@ -82,14 +89,58 @@ def test_changes_lead_from_any_state_to_any_other(first: list, second: list) -> 
     for step in first:
         edit(desired, step)
     desired.take()
-    before = {rule for rules in desired.all().values() for rule in rules}
+    before = {rule for rules in desired.all().chains.values() for rule in rules}
     for step in second:
         edit(desired, step)
     change = desired.take()
-    after = {rule for rules in desired.all().values() for rule in rules}
+    after = {rule for rules in desired.all().chains.values() for rule in rules}
     assert before - after == set(change.remove)
     assert after - before == set(change.add)
     assert not desired.take()
+
+
+@given(any_edits, any_edits, st.sampled_from((0, 1, 2, 9)))
+def test_changes_of_chains_and_table_lead_from_any_state_to_any_other(
+    first: list, second: list, room: int
+) -> None:
+    desired = DesiredRules("192.168.0.10", room)
+    for step in first:
+        edit(desired, step)
+    desired.take()
+    before = desired.all()
+    for step in second:
+        edit(desired, step)
+    change, after = desired.take(), desired.all()
+    rules = {rule for part in before.chains.values() for rule in part}
+    rules = rules - set(change.remove) | set(change.add)
+    assert rules == {rule for part in after.chains.values() for rule in part}
+    assert before.doors - set(change.table.closed) | set(change.table.opened) == after.doors
+    backings = {k: v for k, v in before.backings.items() if k not in change.table.bare}
+    backings |= {backing.portal: backing for backing in change.table.backed}
+    assert backings == after.backings
+    assert {door.portal for door in after.doors} == after.backings.keys()
+    assert len(after.chains[HOST]) <= room
+    assert len(desired) == len(rules) + len(after.doors) + len(backings)
+
+
+@given(any_edits)
+def test_what_no_chain_can_hold_is_said_where_there_is_no_table(steps: list) -> None:
+    desired = DesiredRules("192.168.0.10")
+    for step in steps:
+        edit(desired, step)
+    assert not desired.all().doors
+    lost = desired.put(Portal("default/e:", "tcp", ("2001:db8::9", "10.9.9.9"), 80, 40000))
+    assert lost == {Claim("2001:db8::9", "tcp", 80): ""}
+
+
+def test_what_stands_in_a_chain_stays_there_when_others_come() -> None:
+    desired = DesiredRules("192.168.0.10", 1)
+    desired.put(Portal("default/a:", "tcp", ("10.0.0.1",), 80, 40000))
+    desired.put(Portal("default/b:", "tcp", ("10.0.0.2",), 80, 40001))
+    desired.put(Portal("default/a:", "tcp", ("10.0.0.1",), 80, 40002))
+    assert [rule.comment for rule in desired.all().chains[HOST]] == ["default/a:"]
+    assert [door.portal for door in desired.all().doors] == ["default/b:"]
+    assert desired.all().backings["default/b:"].listener == "192.168.0.10:40001"
 
 
 @given(edits)
@@ -97,7 +148,7 @@ def test_no_two_portals_hold_one_claim(steps: list) -> None:
     desired = DesiredRules("192.168.0.10")
     for step in steps:
         edit(desired, step)
-    for rules in desired.all().values():
+    for rules in desired.all().chains.values():
         claims = [(rule.address, rule.protocol, rule.port) for rule in rules]
         assert len(claims) == len(set(claims))
 

@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
@@ -33,8 +33,8 @@ from k8slite.api.kinds.service.types import ClientIPConfig, ServicePort, Session
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Edge, NotPermitted
 from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.portals import Change, Desired
 from k8slite.netfilter.restore import NftEdge
-from k8slite.netfilter.rules import Change, Rule
 
 PORTAL = "192.168.3.214"
 PUBLIC = "12.0.0.5"
@@ -391,9 +391,9 @@ def test_trouble_with_netfilter_is_an_event_and_ends_by_itself(net: Net) -> None
     class Forbidding(LegacyEdge):
         """The kernel's refusal without taking the capability from the whole test process."""
 
-        async def sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
+        async def sync(self, desired: Desired) -> Change:
             self._forbid()
-            return await super().sync(rules)
+            return await super().sync(desired)
 
         async def change(self, change: Change) -> None:
             self._forbid()

@@ -7,15 +7,15 @@ begin to leave them out), iptables-nft takes over; its listing is the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Edge, NetfilterError, Unsupported
 from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.portals import Change, Desired
 from k8slite.netfilter.restore import NftEdge
-from k8slite.netfilter.rules import Change, Rule
 
 log = structlog.get_logger()
 
@@ -34,8 +34,8 @@ class ChosenEdge:
     async def probe(self) -> None:
         await self._edge()
 
-    async def sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
-        return await (await self._edge()).sync(rules)
+    async def sync(self, desired: Desired) -> Change:
+        return await (await self._edge()).sync(desired)
 
     async def change(self, change: Change) -> None:
         await (await self._edge()).change(change)

@@ -13,14 +13,14 @@ import asyncio
 import fcntl
 import os
 import select
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from k8slite.kit.clock import Clock
-from k8slite.netfilter.rules import Change, Rule
+from k8slite.netfilter.portals import Change, Desired
 
 R = TypeVar("R")
 
@@ -56,9 +56,9 @@ class Edge(Protocol):
         """Find out whether the edge can work here. Raises NetfilterError when not."""
         ...
 
-    async def sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
-        """Make our chains hold exactly ``rules`` (by chain) and be jumped to; stale and foreign
-        rules in them go, rules that are right are left untouched. Returns what was changed."""
+    async def sync(self, desired: Desired) -> Change:
+        """Make what is ours hold exactly its part of ``desired`` and be jumped to; what is stale
+        or foreign there goes, what is right is left untouched. Returns what was changed."""
         ...
 
     async def change(self, change: Change) -> None:

@@ -39,7 +39,8 @@ from k8slite.netfilter.edge import (
     Unsupported,
     xtables_lock,
 )
-from k8slite.netfilter.rules import CHAINS, COMMENT_BYTES, HOST, JUMPS, Change, Rule, difference
+from k8slite.netfilter.portals import Change, Desired, difference
+from k8slite.netfilter.rules import CHAINS, COMMENT_BYTES, HOST, JUMPS, Rule
 
 #: The legacy tables that exist in this network namespace, a name a line. Reading makes none.
 _LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
@@ -71,8 +72,8 @@ class LegacyEdge:
     async def probe(self) -> None:
         await self._thread.run(self._open)
 
-    async def sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
-        return await self._thread.run(lambda: self._sync(rules))
+    async def sync(self, desired: Desired) -> Change:
+        return await self._thread.run(lambda: self._sync(desired.chains))
 
     async def change(self, change: Change) -> None:
         await self._thread.run(lambda: self._change(change))

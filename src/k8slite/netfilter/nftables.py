@@ -15,7 +15,8 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 
 from k8slite.netfilter.edge import Drifted, NetfilterError, NotPermitted, Unsupported
-from k8slite.netfilter.rules import COMMENT_BYTES, CONTAINER, Change, Rule
+from k8slite.netfilter.portals import Change
+from k8slite.netfilter.rules import COMMENT_BYTES, CONTAINER, Rule
 
 _NETLINK_NETFILTER = 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from k8slite.netfilter.edge import Drifted, Thread
 from k8slite.netfilter.nftables import MOST_EDITS, Handles, Nftables
-from k8slite.netfilter.rules import CHAINS, JUMPS, Change, Rule, difference, parse
+from k8slite.netfilter.portals import Change, Desired, difference
+from k8slite.netfilter.rules import CHAINS, JUMPS, Rule, parse
 from k8slite.netfilter.tool import NFT, find_tool, run_tool
 
 _RESTORE = ("iptables-nft-restore", "iptables-restore")
@@ -38,8 +39,8 @@ class NftEdge:
     async def probe(self) -> None:
         await self._thread.run(self._probe)
 
-    async def sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
-        return await self._thread.run(lambda: self._sync(rules))
+    async def sync(self, desired: Desired) -> Change:
+        return await self._thread.run(lambda: self._sync(desired.chains))
 
     async def change(self, change: Change) -> None:
         await self._thread.run(lambda: self._change(change))

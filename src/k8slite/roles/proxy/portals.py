@@ -15,7 +15,7 @@ import structlog
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Drifted, Edge, NetfilterError
-from k8slite.netfilter.rules import DesiredRules
+from k8slite.netfilter.portals import DesiredRules
 from k8slite.roles.proxy.counters import ProxyCounters
 
 log = structlog.get_logger()

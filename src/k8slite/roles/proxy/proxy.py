@@ -24,7 +24,7 @@ from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
 from k8slite.netfilter.conntrack import Address, Conntrack, forget_flows
 from k8slite.netfilter.edge import Edge, NetfilterError
-from k8slite.netfilter.rules import DesiredRules, Portal
+from k8slite.netfilter.portals import DesiredRules, Portal
 from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.health import HEALTH_PORT, serve_health
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
