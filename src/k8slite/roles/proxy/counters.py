@@ -1,4 +1,8 @@
-"""What the proxy counts, as plain numbers; ``/metrics`` reads them."""
+"""What the proxy counts, as plain numbers; ``/metrics`` and ``/stats/services`` read them.
+
+Each thing is counted once, at its endpoint; what a service port did in all is added up when
+somebody asks. So a connection costs a few additions, however much is shown of it.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,42 @@ from dataclasses import dataclass, field
 from k8slite.decide.balancing import Endpoint
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class EndpointCounters:
-    """Connections (TCP) or sessions (UDP) that came about, attempts that failed, and the seconds
-    that connecting took in all."""
+    """Connections (TCP) or sessions (UDP) that came about, those that are open, attempts that
+    failed, and the seconds that connecting took in all. Bytes are the payload from clients
+    (``received``) and to them (``sent``)."""
 
     connections: int = 0
+    active: int = 0
     failures: int = 0
     connect_seconds: float = 0.0
+    received: int = 0
+    sent: int = 0
+
+    def add(self, other: EndpointCounters) -> None:
+        self.connections += other.connections
+        self.active += other.active
+        self.failures += other.failures
+        self.connect_seconds += other.connect_seconds
+        self.received += other.received
+        self.sent += other.sent
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PortCounters:
     """One service port.
 
     ``strangers`` came to the listener past the portal and got nothing; ``unserved`` found no
-    endpoint that answered. Bytes are the payload from clients (``received``) and to them
-    (``sent``).
+    endpoint that answered. ``endpoints`` are those that served so far and still do; one that was
+    taken away stays until its last connection ends.
     """
 
-    connections: int = 0
-    active: int = 0
     strangers: int = 0
     unserved: int = 0
-    received: int = 0
-    sent: int = 0
     endpoints: dict[Endpoint, EndpointCounters] = field(default_factory=dict)
+    _former: EndpointCounters = field(default_factory=EndpointCounters)
+    _members: frozenset[Endpoint] = frozenset()
 
     def of(self, endpoint: Endpoint) -> EndpointCounters:
         found = self.endpoints.get(endpoint)
@@ -41,9 +55,41 @@ class PortCounters:
         return found
 
     def keep(self, endpoints: frozenset[Endpoint]) -> None:
-        """Forget endpoints that are gone, so that churn does not add up."""
-        for endpoint in self.endpoints.keys() - endpoints:
-            del self.endpoints[endpoint]
+        """These are the endpoints from now on. What others did is kept as a sum, so that churn
+        costs no memory and no total ever goes down."""
+        self._members = endpoints
+        self._sum_up_former()
+
+    def total(self) -> EndpointCounters:
+        """What all endpoints did since there is the port."""
+        self._sum_up_former()
+        total = EndpointCounters()
+        total.add(self._former)
+        for counters in self.endpoints.values():
+            total.add(counters)
+        return total
+
+    def _sum_up_former(self) -> None:
+        for endpoint in self.endpoints.keys() - self._members:
+            counters = self.endpoints[endpoint]
+            if not counters.active:
+                self._former.add(self.endpoints.pop(endpoint))
+
+    @property
+    def connections(self) -> int:
+        return self.total().connections
+
+    @property
+    def active(self) -> int:
+        return self.total().active
+
+    @property
+    def received(self) -> int:
+        return self.total().received
+
+    @property
+    def sent(self) -> int:
+        return self.total().sent
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from k8slite.roles.proxy.counters import PortCounters
+from k8slite.roles.proxy.counters import EndpointCounters
 from k8slite.roles.proxy.reactor import EDGES, Reactor
 
 #: A message up to this size is copied; more is spliced.
@@ -177,7 +177,7 @@ class Stream:
     """A connection that came about on both sides, until both have said all or one breaks."""
 
     __slots__ = (
-        "_closed", "_counters", "_down", "_on_end", "_pipes", "_reactor", "_up", "client",
+        "_closed", "_down", "_on_end", "_pipes", "_reactor", "_up", "client", "counters",
         "server",
     )  # fmt: skip
 
@@ -187,14 +187,14 @@ class Stream:
         pipes: Pipes,
         client: socket.socket,
         server: socket.socket,
-        counters: PortCounters,
+        counters: EndpointCounters,
         on_end: Callable[[Stream], None],
     ) -> None:
         self._reactor = reactor
         self._pipes = pipes
         self.client = client
         self.server = server
-        self._counters = counters
+        self.counters = counters
         self._on_end = on_end
         self._up = Flow(client.fileno(), server.fileno())
         self._down = Flow(server.fileno(), client.fileno())
@@ -238,9 +238,9 @@ class Stream:
             return
         finally:
             if flow is self._up:
-                self._counters.received += flow.moved - before
+                self.counters.received += flow.moved - before
             else:
-                self._counters.sent += flow.moved - before
+                self.counters.sent += flow.moved - before
         if more:
             self._reactor.again(lambda: self._pump(flow, True))
 

@@ -18,7 +18,7 @@ import structlog
 
 from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.counters import PortCounters
+from k8slite.roles.proxy.counters import EndpointCounters, PortCounters
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import EDGES, Reactor
 from k8slite.roles.proxy.stream import Pipes, Stream, reset
@@ -180,19 +180,18 @@ class TcpListener:
     def given_up(self, attempt: _Attempt) -> None:
         self._attempts.discard(attempt)
 
-    def connected(self, attempt: _Attempt, server: socket.socket, event: int) -> None:
+    def connected(
+        self, attempt: _Attempt, server: socket.socket, counters: EndpointCounters, event: int
+    ) -> None:
         self._attempts.discard(attempt)
-        stream = Stream(
-            self.reactor, self.pipes, attempt.client, server, self.counters, self._ended
-        )
+        stream = Stream(self.reactor, self.pipes, attempt.client, server, counters, self._ended)
         self._streams.add(stream)
-        self.counters.connections += 1
-        self.counters.active += 1
+        counters.active += 1
         stream.start(event)
 
     def _ended(self, stream: Stream) -> None:
         self._streams.discard(stream)
-        self.counters.active -= 1
+        stream.counters.active -= 1
 
 
 class _Attempt:
@@ -271,7 +270,7 @@ class _Attempt:
             counters.connections += 1
             counters.connect_seconds += listener.clock.monotonic() - self._began
             self._server = None
-            listener.connected(self, server, event)
+            listener.connected(self, server, counters, event)
 
     def _on_timeout(self) -> None:
         self._timer = None

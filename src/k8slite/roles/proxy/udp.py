@@ -126,7 +126,7 @@ class UdpListener:
                 if session is None:
                     continue
             self._touch(session)
-            self.counters.received += len(data)
+            session.counters.received += len(data)
             session.send(data)
 
     def _begin(self, client: Address, local: str) -> _Session | None:
@@ -155,9 +155,8 @@ class UdpListener:
             return None
         self._sessions[(client, local)] = session
         self._reactor.add(session.socket.fileno(), session.receive, select.EPOLLIN)
-        self.counters.connections += 1
-        self.counters.active += 1
-        self.counters.of(endpoint).connections += 1
+        session.counters.connections += 1
+        session.counters.active += 1
         return session
 
     def _touch(self, session: _Session) -> None:
@@ -167,7 +166,7 @@ class UdpListener:
     def answer(self, session: _Session, data: bytes) -> None:
         """Send what the endpoint said to the client, from the address that the client used."""
         self._touch(session)
-        self.counters.sent += len(data)
+        session.counters.sent += len(data)
         info = struct.pack("=I4s4s", 0, socket.inet_aton(session.local), bytes(4))
         try:
             ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
@@ -180,20 +179,22 @@ class UdpListener:
         another."""
         now = self.clock.monotonic()
         self.balancer.failed(session.endpoint, now)
-        self.counters.of(session.endpoint).failures += 1
+        session.counters.failures += 1
         self._end(session)
 
     def _end(self, session: _Session) -> None:
         if self._sessions.pop((session.client, session.local), None) is not None:
             self._reactor.forget(session.socket.fileno())
             self._reactor.close(session.socket)
-            self.counters.active -= 1
+            session.counters.active -= 1
 
 
 class _Session:
     """One client and the endpoint that it was given."""
 
-    __slots__ = ("_listener", "client", "endpoint", "local", "seen", "socket", "target")
+    __slots__ = (
+        "_listener", "client", "counters", "endpoint", "local", "seen", "socket", "target",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -208,6 +209,7 @@ class _Session:
         self.local = local
         self.target = target
         self.endpoint = endpoint
+        self.counters = listener.counters.of(endpoint)
         self.seen = 0.0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
