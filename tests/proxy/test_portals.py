@@ -143,7 +143,7 @@ def test_a_stranger_at_the_random_port_gets_nothing(net: Net, either_edge: NewEd
     async def story() -> None:
         async with running(either_edge) as world, greeters(1) as endpoints:
             await world.serve("web", PORTAL, endpoints)
-            port = world.proxy.listeners["default/web:"]
+            port = world.proxy.listeners.ports["default/web:"]
             for address in ("127.0.0.1", NODE, BRIDGE):
                 assert await refused(address, port)
             assert await from_site(net.pod, refused(BRIDGE, port))
@@ -199,7 +199,7 @@ def test_endpoint_changes_keep_the_listener_and_the_connections(
     async def story() -> None:
         async with running(new_edge) as world, greeters(1) as endpoints, tcp_server(echo) as port:
             await world.serve("web", PORTAL, [("127.0.0.1", port)])
-            listener = world.proxy.listeners["default/web:"]
+            listener = world.proxy.listeners.ports["default/web:"]
             reader, writer = await asyncio.open_connection(PORTAL, 80)
             writer.write(b"before")
             assert await reader.readexactly(6) == b"before"
@@ -209,7 +209,7 @@ def test_endpoint_changes_keep_the_listener_and_the_connections(
             assert await ask(PORTAL, 80) == b"0"
             writer.write(b"after")
             assert await reader.readexactly(5) == b"after"
-            assert world.proxy.listeners["default/web:"] == listener
+            assert world.proxy.listeners.ports["default/web:"] == listener
             assert world.proxy.counters.rule_changes == syncs
             writer.close()
 
@@ -293,7 +293,7 @@ def test_headless_and_external_services_open_nothing(net: Net, new_edge: NewEdge
                 service_object("external", PORTAL, port, type="ExternalName"),
             )
             await world.serve("web", "192.168.3.8", [])
-            assert list(world.proxy.listeners) == ["default/kubernetes:", "default/web:"]
+            assert list(world.proxy.listeners.ports) == ["default/kubernetes:", "default/web:"]
 
     net.node.do(story())
 
@@ -310,7 +310,7 @@ def test_a_removed_service_is_gone_but_its_connections_drain(net: Net, new_edge:
             reader, writer = await asyncio.open_connection(PORTAL, 80)
             writer.write(b"here")
             assert await reader.readexactly(4) == b"here"
-            listener = world.proxy.listeners["default/web:"]
+            listener = world.proxy.listeners.ports["default/web:"]
             await world.gone("web")
             assert "default/web" not in net.node.run("iptables-legacy-save", "-t", "nat")
             with socket.socket() as probe:
@@ -364,7 +364,7 @@ def test_a_proxy_that_died_is_followed_by_one_that_converges(net: Net, new_edge:
                 rules = net.node.run("iptables-legacy-save", "-t", "nat")
                 assert rules.count("default/web:") == 2
                 assert "default/stale" not in rules
-                assert f"--to-ports {second.proxy.listeners['default/web:']}" in rules
+                assert f"--to-ports {second.proxy.listeners.ports['default/web:']}" in rules
 
     net.node.do(story())
 
@@ -471,7 +471,7 @@ def test_udp_is_served_on_the_portal_and_nowhere_else(net: Net, either_edge: New
             assert await query(PORTAL, 53) == b"dns:hello"
             assert await from_site(net.pod, query(PORTAL, 53)) == b"dns:hello"
             assert await from_site(net.outside, query(PORTAL, 53)) == b"dns:hello"
-            port = world.proxy.listeners["default/dns:"]
+            port = world.proxy.listeners.ports["default/dns:"]
             for site, address in (
                 (net.node, "127.0.0.1"), (net.node, NODE), (net.pod, BRIDGE), (net.outside, NODE),
             ):  # fmt: skip
@@ -529,7 +529,7 @@ def test_a_flood_of_udp_clients_is_bounded(net: Net, new_edge: NewEdge) -> None:
     async def story() -> None:
         async with running(new_edge) as world, udp_greeter(b"a") as endpoint:
             await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)
-            world.proxy._listeners["default/dns:"]._max_sessions = 20  # type: ignore[union-attr]
+            world.proxy.listeners["default/dns:"]._max_sessions = 20  # type: ignore[union-attr]
             counters = world.proxy.counters.ports["default/dns:"]
             async with AsyncExitStack() as clients:  # all stay open: no two share a port
                 for _ in range(60):

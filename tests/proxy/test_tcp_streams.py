@@ -272,7 +272,7 @@ def test_a_service_that_gets_no_socket_says_so_and_is_served_later(
             await world.put(service_object("poor", "192.168.3.9", ports))
             await until(lambda: world.recorded.events)
         assert world.recorded.events[0][:2] == ("default/poor", "PortalNotOpened")
-        await until(lambda: "default/poor:" in world.proxy.listeners)
+        await until(lambda: "default/poor:" in world.proxy.listeners.ports)
         assert await ask(PORTAL, 80, b"fine") == b"fine"
 
     with_server(net, new_edge, echo, story)

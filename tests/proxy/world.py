@@ -99,7 +99,9 @@ class World:
     async def gone(self, name: str) -> None:
         """Delete a service and wait until the kernel knows nothing of it."""
         await self.delete(name)
-        await until(lambda: f"default/{name}:" not in self.proxy.listeners and self.proxy.settled)
+        await until(
+            lambda: f"default/{name}:" not in self.proxy.listeners.ports and self.proxy.settled
+        )
 
     async def serve(
         self,
@@ -117,7 +119,7 @@ class World:
             endpoints_object(name, endpoints, protocol),
             service_object(name, ip, ports, **spec),
         )
-        await until(lambda: f"default/{name}:" in self.proxy.listeners and self.proxy.settled)
+        await until(lambda: f"default/{name}:" in self.proxy.listeners.ports and self.proxy.settled)
 
 
 def service_object(name: str, ip: str, ports: tuple[ServicePort, ...], **spec: object) -> Service:

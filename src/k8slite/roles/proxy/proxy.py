@@ -1,14 +1,15 @@
 """The service proxy of a node: portals in, connections to endpoints out.
 
-Services and their endpoints are read from informers. For every service port there is a listener on
-a random port and a pair of portal rules for each of its addresses (``netfilter.rules``). A change
-of endpoints only changes who is drawn next: no listener, no rule and no established connection is
-touched by it.
+Services and their endpoints are read from informers. What serves a service port is a listener of
+this process (``listeners``), or, in the mode ``nft``, the kernel itself. The portal rules
+(``netfilter.portals``) lead there. A change of endpoints behind a listener only changes who is
+drawn next: no listener, no rule and no established connection is touched by it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol
 
 import structlog
@@ -18,30 +19,23 @@ from k8slite.api.kinds.service.types import Service
 from k8slite.api.meta import Object
 from k8slite.client.base import Informers
 from k8slite.config import Settings
-from k8slite.decide.balancing import Balancer
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
-from k8slite.netfilter.conntrack import Address, Conntrack, forget_flows
-from k8slite.netfilter.edge import Edge, NetfilterError
-from k8slite.netfilter.portals import DesiredRules, Portal
+from k8slite.netfilter.edge import Edge
+from k8slite.netfilter.portals import Claim, DesiredRules, Portal
 from k8slite.roles.proxy.counters import ProxyCounters
+from k8slite.roles.proxy.elders import Elders
 from k8slite.roles.proxy.health import HEALTH_PORT, serve_health
+from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.ports import PortalPort, endpoints_of, portal_ports
-from k8slite.roles.proxy.reactor import Reactor
-from k8slite.roles.proxy.stream import Pipes
-from k8slite.roles.proxy.tcp import CONNECT_TIMEOUTS, TcpListener, Upstreams
-from k8slite.roles.proxy.udp import IDLE_SECONDS, UdpListener
+from k8slite.roles.proxy.tcp import CONNECT_TIMEOUTS
+from k8slite.roles.proxy.udp import IDLE_SECONDS
 
 log = structlog.get_logger()
 
-#: Seconds that established connections of a removed service port are given to end.
-DRAIN_SECONDS = 30.0
-
 _SWEEP_SECONDS = 1.0
-
-Listener = TcpListener | UdpListener
 
 
 class EventRecorder(Protocol):
@@ -51,7 +45,7 @@ class EventRecorder(Protocol):
 
 
 class Proxy:
-    """Run with ``run()``; everything it made is closed when that ends.
+    """Run with ``run()``; everything it made is closed when that ends. Make it inside its loop.
 
     The portal rules stay when ``run`` ends, so that an agent that comes back finds them;
     ``edge.remove()`` takes them away. ``health_port`` 0 picks one, None serves none.
@@ -72,14 +66,14 @@ class Proxy:
         drain: float = DRAIN_SECONDS,
     ) -> None:
         self.counters = ProxyCounters()
+        self.listeners = Listeners(
+            clock, self.counters, connect_timeouts=connect_timeouts, udp_idle=udp_idle, drain=drain
+        )
         self._services = informers.of(SERVICE)
         self._endpoints = informers.of(ENDPOINTS)
         self._recorder = recorder
         self._clock = clock
         self._health_port = health_port
-        self._connect_timeouts = connect_timeouts
-        self._udp_idle = udp_idle
-        self._drain = drain
         self._desired = DesiredRules(settings.node_ip)
         self._keeper = PortalKeeper(
             self._desired, edge, clock, self.counters,
@@ -87,34 +81,20 @@ class Proxy:
             on_written=self._rules_written,
             look_every=look_every,
         )  # fmt: skip
+        self._elders = Elders(clock)
         self._queue: WorkQueue[str] = WorkQueue("proxy")
         self._ports: dict[str, dict[str, PortalPort]] = {}  # by service key, by portal name
-        self._listeners: dict[str, Listener] = {}  # by portal name
-        self._retired: list[Listener] = []  # their rules are to go
-        self._retiring: list[Listener] = []  # their rules are being taken away
-        self._draining: dict[Listener, float] = {}  # until when
+        self._portals: dict[str, Portal] = {}  # by portal name: what is wanted of the kernel
         self._unwritten: set[str] = set()  # services whose rules are to be written
         self._writing: set[str] = set()  # services whose rules are being written
         self._conflicts: dict[str, str] = {}  # by portal name: what was said about it
-        self._fresh: dict[Address, int] = {}  # UDP portals with new rules, and their listeners
-        self._written = asyncio.Event()  # rules are in the kernel
-        self._forgetting = False
-        self._conntrack: Conntrack | None = None
-        self._pipes = Pipes()
-        self._upstreams = Upstreams()
-        self._reactor: Reactor | None = None
-
-    @property
-    def listeners(self) -> dict[str, int]:
-        """The port of each listener, by ``namespace/service:portname``."""
-        return {name: listener.port for name, listener in self._listeners.items()}
 
     @property
     def settled(self) -> bool:
         """Every change seen so far is served, its rules are in the kernel, and no flow goes by
         older ones."""
-        waits = self._unwritten or self._writing or self._retired or self._retiring
-        return self._queue.idle and not (waits or self._fresh or self._forgetting)
+        waits = self._unwritten or self._writing or self.listeners.retiring
+        return self._queue.idle and not waits and self._elders.idle
 
     @property
     def trouble(self) -> str:
@@ -122,9 +102,14 @@ class Proxy:
         return self._keeper.trouble
 
     async def run(self) -> None:
-        await self._services.wait_synced()
-        await self._endpoints.wait_synced()
-        self._reactor = Reactor()
+        try:
+            await self._services.wait_synced()
+            await self._endpoints.wait_synced()
+            await self._run()
+        finally:
+            self.listeners.shut()
+
+    async def _run(self) -> None:
         unsubscribe = [self._services.subscribe(self._look), self._endpoints.subscribe(self._look)]
         try:
             # Everything once before the first write: rules of an earlier run that are right stay.
@@ -138,14 +123,13 @@ class Proxy:
                     ("proxy-services", self._queue.work(self._converge)),
                     ("proxy-portals", self._keeper.run()),
                     ("proxy-sweep", self._sweep()),
-                    ("proxy-elders", self._forget_elders()),
+                    ("proxy-elders", self._elders.run()),
                     ("proxy-health", self._health()),
                 ):
                     group.create_task(forever(name, job), name=name)
         finally:
             for stop in unsubscribe:
                 stop()
-            self._shut()
 
     def _look(self, old: Object | None, new: Object | None) -> None:
         """A service and its endpoints have one key."""
@@ -156,101 +140,69 @@ class Proxy:
     async def _converge(self, key: str) -> None:
         service = self._services.get(key)
         wanted = {port.name: port for port in portal_ports(service)} if service else {}
-        had = self._ports.get(key, {})
-        for name in had.keys() - wanted.keys():
+        for name in self._ports.get(key, {}).keys() - wanted.keys():
             self._close(name)
-        for port in wanted.values():
-            self._open(service, port, had.get(port.name))
-        if wanted:
+            self._unwritten.add(key)
+        if service is not None and wanted:
             self._ports[key] = wanted
+            for port in wanted.values():
+                self._open(service, port)
         else:
             self._ports.pop(key, None)
-        if wanted != had:
-            self._unwritten.add(key)
+        if key in self._unwritten:
             self._keeper.changed()
 
-    def _open(self, service: Service | None, port: PortalPort, had: PortalPort | None) -> None:
-        """Have a listener for ``port`` that serves the endpoints of now, and want its rules."""
-        listener = self._listeners.get(port.name)
-        if listener is not None and listener.protocol != port.protocol:
-            self._close(port.name)
-            listener = None
-        if listener is None:
-            listener = self._listeners[port.name] = self._listen(service, port)
-            had = None
-        endpoints = self._endpoints.get(port.name.split(":", 1)[0])
-        if listener.balancer.set_endpoints(endpoints_of(endpoints, port)):
-            self.counters.of(port.name).keep(listener.balancer.endpoints)
-        if port == had:
+    def _open(self, service: Service, port: PortalPort) -> None:
+        """Serve the endpoints of now at ``port``, and want its rules."""
+        endpoints = endpoints_of(self._endpoints.get(service.key), port)
+        try:
+            listener = self.listeners.serve(port, endpoints)
+        except OSError as error:
+            said = f"port {port.name}: cannot listen: {error.strerror}; will try again"
+            self._recorder.event(service, "PortalNotOpened", said, "Warning")
+            raise
+        self._want(service, Portal(port.name, port.protocol, port.addresses, port.port, listener))
+
+    def _want(self, service: Service, portal: Portal) -> None:
+        """Want the rules of ``portal``; say what of it belongs to others."""
+        if self._portals.get(portal.name) == portal:
             return
-        listener.balancer.set_affinity(port.affinity)
-        listener.serve(port)
-        portal = Portal(port.name, port.protocol, port.addresses, port.port, listener.port)
-        lost = self._desired.put(portal)
-        if port.protocol == "udp":
-            self._fresh |= {(address, port.port): listener.port for address in port.addresses}
+        self._portals[portal.name] = portal
+        self._unwritten.add(service.key)
+        self._tell_lost(service, portal, self._desired.put(portal))
+        if portal.protocol == "udp" and portal.listener:
+            self._elders.fresh({(a, portal.port): portal.listener for a in portal.addresses})
+
+    def _tell_lost(self, service: Service, portal: Portal, lost: Mapping[Claim, str]) -> None:
         said = "; ".join(
             f"{claim.address} port {claim.port}/{claim.protocol} belongs to {owner}"
             for claim, owner in lost.items()
         )
-        if said and service is not None and self._conflicts.get(port.name) != said:
+        if said and self._conflicts.get(portal.name) != said:
             self._recorder.event(
                 service, "PortalConflict",
-                f"port {port.name}: {said}; choose another address or port", "Warning",
+                f"port {portal.name}: {said}; choose another address or port", "Warning",
             )  # fmt: skip
-        self._conflicts[port.name] = said
-
-    def _listen(self, service: Service | None, port: PortalPort) -> Listener:
-        """Raises OSError when no socket can be had; the work queue tries again."""
-        try:
-            return self._new_listener(port)
-        except OSError as error:
-            if service is not None:
-                said = f"port {port.name}: cannot listen: {error.strerror}; will try again"
-                self._recorder.event(service, "PortalNotOpened", said, "Warning")
-            raise
-
-    def _new_listener(self, port: PortalPort) -> Listener:
-        assert self._reactor is not None
-        balancer = Balancer(self._clock.rng, affinity=port.affinity)
-        counters = self.counters.of(port.name)
-        if port.protocol == "tcp":
-            return TcpListener(
-                port.name, self._reactor, self._pipes, self._upstreams, balancer, counters,
-                self._clock, timeouts=self._connect_timeouts,
-            )  # fmt: skip
-        return UdpListener(
-            port.name, self._reactor, balancer, counters, self._clock, self._original_target,
-            idle=self._udp_idle,
-        )  # fmt: skip
+        self._conflicts[portal.name] = said
 
     def _close(self, name: str) -> None:
         """Want the rules of a portal no longer; its listener goes when they are gone."""
         self._desired.remove(name)
+        self._portals.pop(name, None)
         self._conflicts.pop(name, None)
-        self.counters.ports.pop(name, None)
-        listener = self._listeners.pop(name, None)
-        if listener is not None:
-            self._retired.append(listener)
-        self._keeper.changed()
+        self.listeners.retire(name)
 
     def _rules_begin(self) -> None:
         """What is wanted now goes to the kernel; what comes meanwhile waits for the next time."""
         self._writing |= self._unwritten
         self._unwritten.clear()
-        self._retiring += self._retired
-        self._retired.clear()
+        self.listeners.rules_begin()
 
     def _rules_written(self) -> None:
         self._writing.clear()
-        self._written.set()
-        retiring, self._retiring = self._retiring, []
-        for listener in retiring:
-            if isinstance(listener, UdpListener):
-                self._forget_flows(listener)
-            listener.stop()
-            if listener.active:
-                self._draining[listener] = self._clock.monotonic() + self._drain
+        self.listeners.rules_written()
+        if not self._unwritten:
+            self._elders.written()
 
     def _rules_in_trouble(self, trouble: str) -> None:
         """Say it on the services that it concerns: those whose rules wait to be written."""
@@ -259,52 +211,10 @@ class Proxy:
             if service is not None:
                 self._recorder.event(service, "PortalRulesNotWritten", trouble, "Warning")
 
-    def _original_target(self, server: Address, client: Address) -> Address | None:
-        if self._conntrack is None:
-            self._conntrack = Conntrack()
-        return self._conntrack.original_target(server, client)
-
-    def _forget_flows(self, listener: UdpListener) -> None:
-        """A UDP flow keeps its rewriting as long as it is used: without this a client that goes
-        on sending would go on to a port that is closed."""
-        try:
-            for flow in listener.flows():
-                if self._conntrack is not None:
-                    self._conntrack.forget(flow)
-        except NetfilterError as error:
-            log.warning("flows not ended", role="proxy", key=listener.name, error=str(error))
-
-    async def _forget_elders(self) -> None:
-        """UDP flows to a portal that are older than its rules would never meet them: clients that
-        sent before there was a service, or to the listener of an agent that is gone. They end as
-        soon as the rules are written; but all flows are read for it, so not in quick succession."""
-        while True:
-            await self._written.wait()
-            self._written.clear()
-            if not self._fresh or self._unwritten or self._writing:
-                continue  # what is still to be written wakes us again
-            fresh, self._fresh = self._fresh, {}
-            self._forgetting = True
-            try:
-                await asyncio.to_thread(forget_flows, fresh)
-            except NetfilterError as error:
-                log.warning("flows not ended", role="proxy", error=str(error))
-            finally:
-                self._forgetting = False
-            await self._clock.sleep(_SWEEP_SECONDS)
-
     async def _sweep(self) -> None:
-        """End silent UDP sessions, and what was not drained in time."""
         while True:
             await self._clock.sleep(_SWEEP_SECONDS)
-            now = self._clock.monotonic()
-            for listener in self._listeners.values():
-                if isinstance(listener, UdpListener):
-                    listener.expire()
-            for listener, until in tuple(self._draining.items()):
-                if now >= until or not listener.active:
-                    listener.abort()
-                    del self._draining[listener]
+            self.listeners.sweep()
 
     async def _health(self) -> None:
         if self._health_port is None:
@@ -316,19 +226,3 @@ class Proxy:
         except OSError as error:
             log.warning("healthz is not served", role="proxy", error=str(error))
             await asyncio.Event().wait()
-
-    def _shut(self) -> None:
-        for listener in (
-            *self._listeners.values(),
-            *self._retired,
-            *self._retiring,
-            *self._draining,
-        ):
-            listener.abort()
-        self._listeners.clear()
-        self._pipes.close()
-        self._upstreams.close()
-        if self._reactor is not None:
-            self._reactor.shut()
-        if self._conntrack is not None:
-            self._conntrack.close()
