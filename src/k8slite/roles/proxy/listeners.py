@@ -15,11 +15,12 @@ from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.conntrack import Address, Conntrack
 from k8slite.netfilter.edge import NetfilterError
+from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Upstreams
 from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.stream import Pipes
-from k8slite.roles.proxy.tcp import CONNECT_TIMEOUTS, TcpListener, Upstreams
+from k8slite.roles.proxy.tcp import TcpListener
 from k8slite.roles.proxy.udp import IDLE_SECONDS, UdpListener
 
 log = structlog.get_logger()
@@ -53,7 +54,7 @@ class Listeners:
         self._draining: dict[Listener, float] = {}  # until when
         self._conntrack: Conntrack | None = None
         self._pipes = Pipes()
-        self._upstreams = Upstreams()
+        self._upstreams = Upstreams(clock)
         self._reactor = Reactor()
 
     def __getitem__(self, name: str) -> Listener:
@@ -123,7 +124,7 @@ class Listeners:
             listener.abort()
         self._open.clear()
         self._pipes.close()
-        self._upstreams.close()
+        self._upstreams.shut()
         self._reactor.shut()
         if self._conntrack is not None:
             self._conntrack.close()

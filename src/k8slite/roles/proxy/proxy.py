@@ -24,13 +24,13 @@ from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.portals import Claim, DesiredRules, Portal
+from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS
 from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.elders import Elders
 from k8slite.roles.proxy.health import HEALTH_PORT, serve_health
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.ports import PortalPort, endpoints_of, portal_ports
-from k8slite.roles.proxy.tcp import CONNECT_TIMEOUTS
 from k8slite.roles.proxy.udp import IDLE_SECONDS
 
 log = structlog.get_logger()

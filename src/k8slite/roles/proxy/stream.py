@@ -17,6 +17,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from socket import SocketType
 
 from k8slite.roles.proxy.counters import EndpointCounters
 from k8slite.roles.proxy.reactor import EDGES, Reactor
@@ -35,7 +36,7 @@ _ENDING = select.EPOLLRDHUP | select.EPOLLHUP
 _RESET = struct.pack("ii", 1, 0)
 
 
-def reset(sock: socket.socket) -> None:
+def reset(sock: SocketType) -> None:
     """Make the coming ``close`` say RST instead of FIN."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -185,8 +186,8 @@ class Stream:
         self,
         reactor: Reactor,
         pipes: Pipes,
-        client: socket.socket,
-        server: socket.socket,
+        client: SocketType,
+        server: SocketType,
         counters: EndpointCounters,
         on_end: Callable[[Stream], None],
     ) -> None:

@@ -1,0 +1,222 @@
+"""Connecting a client to an endpoint: attempts, one after the other, until one comes about.
+
+An attempt that fails or takes too long goes on with another endpoint (1, 2, 4, 8 seconds, as
+kube-proxy's attempts); when all are used up the client is refused.
+
+This is paid for by every connection, so the sockets are plain ``socket.SocketType``, which is
+``socket.socket`` without the part that is written in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import select
+import socket
+from socket import SocketType
+from typing import TYPE_CHECKING
+
+from k8slite.decide.balancing import Endpoint
+from k8slite.kit.clock import Clock
+from k8slite.roles.proxy.reactor import EDGES
+from k8slite.roles.proxy.stream import reset
+
+if TYPE_CHECKING:
+    from k8slite.roles.proxy.tcp import TcpListener
+
+#: Seconds that each further attempt to connect may take.
+CONNECT_TIMEOUTS = (1.0, 2.0, 4.0, 8.0)
+
+_BROKEN = select.EPOLLERR | select.EPOLLHUP
+_NEVER = float("inf")
+
+
+class Upstreams:
+    """What the attempts of all listeners share: a socket ready for the next connection, so that a
+    client is only taken out of the kernel's queue when there is a descriptor to serve it with; and
+    one timer for all that are under way."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.deadlines = Deadlines(clock)
+        self._ready: SocketType | None = None
+
+    def take(self) -> SocketType:
+        """Raises OSError when there are no descriptors left."""
+        ready, self._ready = self._ready, None
+        return ready or _upstream_socket()
+
+    def give(self, unused: SocketType) -> None:
+        self.close()
+        self._ready = unused
+
+    def close(self) -> None:
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+
+    def shut(self) -> None:
+        self.close()
+        self.deadlines.shut()
+
+
+class Deadlines:
+    """When attempts are given up: one timer for all of them, armed for the first to end.
+
+    Nearly every attempt ends long before its time, so beginning and ending must cost next to
+    nothing: a dictionary for each length of time keeps its attempts in the order of their ends.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: dict[float, dict[Attempt, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = _NEVER
+
+    def begin(self, attempt: Attempt, now: float, seconds: float) -> None:
+        """Call ``attempt.give_up`` in so many seconds."""
+        end = now + seconds
+        queue = self._waiting.get(seconds)
+        if queue is None:
+            queue = self._waiting[seconds] = {}
+        queue[attempt] = end
+        if end < self._due:
+            self._arm(now, end)
+
+    def end(self, attempt: Attempt, seconds: float) -> None:
+        """Do not; unknown attempts are no error."""
+        self._waiting[seconds].pop(attempt, None)
+
+    def shut(self) -> None:
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self, now: float, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer, self._due = loop.call_later(due - now, self._sweep), due
+
+    def _sweep(self) -> None:
+        self._timer, self._due = None, _NEVER
+        now = self._clock.monotonic()
+        late = []
+        for queue in self._waiting.values():
+            for attempt, end in queue.items():
+                if end > now:
+                    break
+                late.append(attempt)
+        for attempt in late:
+            attempt.give_up()
+        firsts = [next(iter(queue.values())) for queue in self._waiting.values() if queue]
+        if firsts and min(firsts) < self._due:
+            self._arm(now, min(firsts))
+
+
+class Attempt:
+    """A client whose endpoint is being connected to."""
+
+    __slots__ = (
+        "_began", "_endpoint", "_host", "_listener", "_seconds", "_server", "_tried", "client",
+    )  # fmt: skip
+
+    def __init__(
+        self, listener: TcpListener, client: SocketType, host: str, server: SocketType
+    ) -> None:
+        self.client = client
+        self._listener = listener
+        self._host = host
+        self._server: SocketType | None = server
+        self._endpoint: Endpoint | None = None
+        self._tried: tuple[Endpoint, ...] = ()
+        self._seconds = 0.0  # how long the attempt at hand may take; 0 when there is none
+        self._began = 0.0
+
+    def begin(self) -> None:
+        """Connect to the next endpoint, or refuse when attempts are used up."""
+        listener = self._listener
+        tried = self._tried
+        while len(tried) < len(listener.timeouts):
+            now = listener.clock.monotonic()
+            endpoint = listener.balancer.pick(self._host, now, tried)
+            if endpoint is None:
+                break
+            seconds = listener.timeouts[len(tried)]
+            self._endpoint, self._began = endpoint, now
+            self._tried = tried = (*tried, endpoint)
+            if self._connect(endpoint, now, seconds):
+                return
+            self._failed()
+        listener.counters.unserved += 1
+        self.refuse()
+
+    def refuse(self) -> None:
+        """No endpoint for this client: reset, as the kernel does for a closed port."""
+        self._drop_server()
+        self._listener.given_up(self)
+        reset(self.client)
+        self._listener.reactor.close(self.client)
+
+    def give_up(self) -> None:
+        """This endpoint did not answer in time, or said no: on to the next."""
+        self._failed()
+        self.begin()
+
+    def _connect(self, endpoint: Endpoint, now: float, seconds: float) -> bool:
+        """Begin to connect. Returns False when that fails on the spot."""
+        listener = self._listener
+        try:
+            server = self._server or listener.upstreams.take()
+            self._server = server
+            code = server.connect_ex(endpoint)
+        except OSError:
+            return False
+        if code not in (errno.EINPROGRESS, 0):
+            return False
+        listener.reactor.add(server.fileno(), self._on_event, EDGES)
+        listener.upstreams.deadlines.begin(self, now, seconds)
+        self._seconds = seconds
+        return True
+
+    def _on_event(self, event: int) -> None:
+        server, endpoint = self._server, self._endpoint
+        assert server is not None
+        assert endpoint is not None
+        if event & _BROKEN:
+            self.give_up()
+        elif event & select.EPOLLOUT:
+            listener = self._listener
+            listener.upstreams.deadlines.end(self, self._seconds)
+            listener.balancer.served(endpoint)
+            counters = listener.counters.of(endpoint)
+            counters.connections += 1
+            counters.connect_seconds += listener.clock.monotonic() - self._began
+            self._server = None
+            listener.connected(self, server, counters, event)
+
+    def _failed(self) -> None:
+        self._drop_server()
+        if self._endpoint is not None:
+            listener = self._listener
+            listener.balancer.failed(self._endpoint, listener.clock.monotonic())
+            listener.counters.of(self._endpoint).failures += 1
+
+    def _drop_server(self) -> None:
+        if self._seconds:
+            self._listener.upstreams.deadlines.end(self, self._seconds)
+            self._seconds = 0.0
+        if self._server is not None:
+            self._listener.reactor.forget(self._server.fileno())
+            self._listener.reactor.close(self._server)
+            self._server = None
+
+
+def _upstream_socket() -> SocketType:
+    sock = SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
