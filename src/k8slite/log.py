@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 
-import structlog
+from k8slite.kit.lightly import without
+
+# It would load rich and pygments (3 MB) to paint tracebacks that we print plainly.
+with without("rich"):
+    import structlog
 
 
 def configure(level: str = "info") -> None:

@@ -32,6 +32,7 @@ _COMMANDS = {
 
 
 def _agent() -> Callable[..., None]:
+    import_module("k8slite.log")  # first: it brings in structlog without what the agent never uses
     flags, agent = import_module("k8slite.cli.flags"), import_module("k8slite.cli.agent")
     wrapped: Callable[..., None] = flags.command(agent.agent)
     return wrapped

@@ -24,12 +24,12 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from k8slite.kit.clock import Clock
+from k8slite.kit.lightly import without
 from k8slite.netfilter.edge import (
     XTABLES_LOCK,
     Drifted,
@@ -164,16 +164,8 @@ def _import_iptc() -> Any:
     It would take ``distutils`` where it finds one, which setuptools answers for with 16 MB of
     modules; finding none it is content with ``sysconfig``.
     """
-    missing: Any = None
-    known = sys.modules.get("distutils")
-    sys.modules["distutils"] = missing
-    try:
+    with without("distutils"):
         import iptc
-    finally:
-        if known is None:
-            del sys.modules["distutils"]
-        else:
-            sys.modules["distutils"] = known
     return iptc
 
 
