@@ -33,7 +33,7 @@ class Settings:
     address_pool: tuple[str, ...] = ()  # for services of type LoadBalancer: CIDRs and FROM-TO
     announce: str = "arp"  # or bgp, or none: how addresses of the pool reach their node
     bgp_as: int = 64512  # our own AS number
-    bgp_peers: tuple[str, ...] = ()  # routers, as ADDRESS or ADDRESS=AS
+    bgp_peer: tuple[str, ...] = ()  # routers, as ADDRESS or ADDRESS=AS
     portal_net: str = "192.168.3.0/24"
     flannel_net: str = "172.16.0.0/16"
     admission_control: tuple[str, ...] = DEFAULT_ADMISSION

@@ -10,7 +10,7 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from k8slite.api.validation import dns_subdomain
 from k8slite.config import Settings
+from k8slite.decide import outside
 from k8slite.deploy.local import listening_ports
 from k8slite.roles.apiserver.doors import is_own
 
@@ -60,6 +61,7 @@ def resolve(settings: Settings) -> Settings:
             raise BadSettings(
                 f"--{flag} {net} holds the node's own address {address}: choose another network"
             )
+    _outside(settings, {**nets, f"this node's address {address}": ipaddress.IPv4Network(address)})
     name = settings.node_name or address
     if wrong := dns_subdomain(name):
         raise BadSettings(f"--node-name {name!r} {wrong}")
@@ -69,6 +71,15 @@ def resolve(settings: Settings) -> Settings:
 def _proxy(settings: Settings) -> None:
     if settings.proxy_mode not in PROXY_MODES:
         raise BadSettings(f"--proxy-mode {settings.proxy_mode!r}: {' or '.join(PROXY_MODES)}")
+
+
+def _outside(settings: Settings, nets: Mapping[str, ipaddress.IPv4Network]) -> None:
+    asked = outside.Outside(
+        settings.address_pool, settings.announce, settings.bgp_as, settings.bgp_peer
+    )
+    names = {f"--{n}" if n in ("portal-net", "flannel-net") else n: net for n, net in nets.items()}
+    for fault in outside.faults(asked, names, lambda name: f"--{name.replace('_', '-')}"):
+        raise BadSettings(fault)
 
 
 def own_address() -> str:

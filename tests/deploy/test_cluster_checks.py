@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from k8slite.config import DEFAULT_ADMISSION
+from k8slite.decide.outside import Outside
 from k8slite.deploy.checks import Findings, Needs, Seen, check, identity
 from k8slite.deploy.cluster import ClusterSpec, NodeSpec, Reading, node_of, read
 from k8slite.deploy.configfile import parse
@@ -45,6 +46,18 @@ def test_the_articles_cluster() -> None:
     assert spec.admission_control == ("NamespaceLifecycle", "LimitRanger")
     assert spec.docker_options == {"insecure-registries": ["192.168.0.100:5000"]}
     assert (spec.overlay, spec.store) == ("vxlan", "etcd")
+
+
+def test_addresses_for_the_outside() -> None:
+    found = reading(
+        THREE + ROLES + "PROXY_MODE=nft\nADDRESS_POOL='192.168.0.240/28 fd00::10-fd00::20'\n"
+        "ANNOUNCE=bgp\nBGP_AS=64600\nBGP_PEERS=(192.168.0.1=64513 192.168.0.2)\n"
+    )
+    assert found.problems == []
+    assert found.spec is not None
+    assert found.spec.proxy_mode == "nft"
+    pool, peers = ("192.168.0.240/28", "fd00::10-fd00::20"), ("192.168.0.1=64513", "192.168.0.2")
+    assert found.spec.outside == Outside(pool, "bgp", 64600, peers)
 
 
 def test_the_articles_own_slip_is_told_in_its_words() -> None:
@@ -87,6 +100,15 @@ def test_the_articles_own_slip_is_told_in_its_words() -> None:
         (THREE + ROLES + "K8SLITE_OVERLAY=geneve", "vxlan or host-gw"),
         (THREE + ROLES + "K8SLITE_OVERLAID=vxlan", "K8SLITE_OVERLAID (line 3) is unknown"),
         (THREE + "roles=(a a ai)\nK8SLITE_STORE=sqlite", "serves one master"),
+        (THREE + ROLES + "PROXY_MODE=fast", "PROXY_MODE (line 3) 'fast': userspace or nft"),
+        (THREE + ROLES + "ADDRESS_POOL=here", "ADDRESS_POOL (line 3) 'here': "),
+        (
+            THREE + ROLES + "ADDRESS_POOL=192.168.0.0/28",
+            "192.168.0.0/28 holds the address of core@192.168.0.10: leave it out",
+        ),
+        (THREE + ROLES + "ANNOUNCE=bgp\nADDRESS_POOL=10.9.0.0/28", "to which routers?"),
+        (THREE + ROLES + "BGP_AS=ours", "BGP_AS (line 3) 'ours': a number"),
+        (THREE + ROLES + "BGP_PEERS=192.168.0.1", "told nothing without ANNOUNCE bgp"),
     ],
 )
 def test_every_fault_of_the_file_is_named_with_its_mend(text: str, named: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from k8slite.config import Settings
+from k8slite.decide.outside import Outside
 from k8slite.deploy import credentials, plan
 from k8slite.deploy.cluster import ClusterSpec, NodeSpec
 from k8slite.deploy.local import agent_words, settings_of
@@ -50,6 +51,20 @@ def test_a_change_of_anything_is_a_change_of_the_plan() -> None:
         (SPEC, replace(MADE, recorded=[NodeSpec("core", "192.168.0.14")])),
     ):
         assert plans(spec, made)[MASTERS[0]].digest != before
+
+
+def test_every_host_is_told_of_the_addresses_for_the_outside() -> None:
+    asked = Outside(("192.168.0.240/28",), "bgp", 64600, ("192.168.0.1=64513", "192.168.0.2"))
+    spec = replace(SPEC, outside=asked, proxy_mode="nft")
+    wanted = [
+        *("--proxy-mode", "nft", "--address-pool", "192.168.0.240/28", "--announce", "bgp"),
+        *("--bgp-as", "64600", "--bgp-peer", "192.168.0.1=64513", "--bgp-peer", "192.168.0.2"),
+    ]
+    for one in plans(spec, MADE).values():
+        line = words(one)
+        start = line.index("--proxy-mode")
+        assert line[start : start + len(wanted)] == wanted
+    assert "--announce" not in words(plans(SPEC, MADE)[MASTERS[0]])
 
 
 def test_masters_share_an_etcd_and_their_own_member_comes_first() -> None:

@@ -179,7 +179,7 @@ def parse(
         address_pool=_listed(address_pool),
         announce=announce,
         bgp_as=bgp_as,
-        bgp_peers=_listed(bgp_peer),
+        bgp_peer=_listed(bgp_peer),
         portal_net=portal_net,
         flannel_net=flannel_net,
         admission_control=tuple(word for word in admission_control.split(",") if word),

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k8slite.config import DEFAULT_ADMISSION
+from k8slite.decide import outside
+from k8slite.decide.outside import Outside
 from k8slite.deploy import dockeropts
 from k8slite.deploy.configfile import Variable
 
@@ -22,6 +24,7 @@ FLANNEL_NET = "172.16.0.0/16"
 
 OVERLAYS = ("vxlan", "host-gw")
 STORES = ("etcd", "sqlite")
+PROXY_MODES = ("userspace", "nft")
 
 _MEANT = {
     "a": "master",
@@ -31,7 +34,8 @@ _MEANT = {
 #: Variables that mean something here; the first name of each is the article's.
 _HONOURED = frozenset(
     "nodes roles NUM_MINIONS NUM_NODES PORTAL_NET SERVICE_CLUSTER_IP_RANGE FLANNEL_NET "
-    "ADMISSION_CONTROL DOCKER_OPTS K8SLITE_OVERLAY K8SLITE_STORE".split()
+    "ADMISSION_CONTROL DOCKER_OPTS K8SLITE_OVERLAY K8SLITE_STORE "
+    "PROXY_MODE ADDRESS_POOL ANNOUNCE BGP_AS BGP_PEERS".split()
 )
 #: Of the release's file: honoured by its add-ons, which k8slite does not have.
 _UNUSED = re.compile(
@@ -79,6 +83,8 @@ class ClusterSpec:
     docker_options: Mapping[str, Any] = field(default_factory=dict)
     overlay: str = "vxlan"
     store: str = "etcd"
+    proxy_mode: str = PROXY_MODES[0]
+    outside: Outside = field(default_factory=Outside)
 
     @property
     def masters(self) -> tuple[NodeSpec, ...]:
@@ -137,6 +143,8 @@ def read(found: Mapping[str, Variable], plugins: Collection[str] = ()) -> Readin
         docker_options=_docker(found, reading),
         overlay=_choice(found, "K8SLITE_OVERLAY", OVERLAYS, reading),
         store=_choice(found, "K8SLITE_STORE", STORES, reading),
+        proxy_mode=_choice(found, "PROXY_MODE", PROXY_MODES, reading),
+        outside=_outside_addresses(found, nodes, (portal_net, flannel_net), reading),
     )
     if spec.store == "sqlite" and len(spec.masters) > 1:
         reading.problems.append(
@@ -287,6 +295,46 @@ def _outside(
                 reading.problems.append(
                     f"{name} {network} holds the address of node {address}: choose another network"
                 )
+
+
+_OUTSIDE = {
+    "address_pool": "ADDRESS_POOL",
+    "announce": "ANNOUNCE",
+    "bgp_as": "BGP_AS",
+    "bgp_peer": "BGP_PEERS",
+}
+
+
+def _outside_addresses(
+    found: Mapping[str, Variable],
+    nodes: list[NodeSpec],
+    networks: tuple[ipaddress.IPv4Network | None, ...],
+    reading: Reading,
+) -> Outside:
+    """The pool for services of type LoadBalancer, and how its addresses are announced."""
+
+    def said(name: str) -> tuple[str, ...]:
+        words = found[name].words if name in found else ()
+        return tuple(part for word in words for part in word.split(",") if part)
+
+    def named(setting: str) -> str:
+        name = _OUTSIDE[setting]
+        return f"{name} (line {found[name].line})" if name in found else name
+
+    numbers = said("BGP_AS")
+    number = "".join(numbers)
+    if numbers and not number.isdecimal():
+        reading.problems.append(f"{named('bgp_as')} {number!r}: a number, as 64512")
+    asked = Outside(
+        address_pool=said("ADDRESS_POOL"),
+        announce=" ".join(said("ANNOUNCE")) or outside.DEFAULT.announce,
+        bgp_as=int(number) if number.isdecimal() else outside.DEFAULT.bgp_as,
+        bgp_peer=said("BGP_PEERS"),
+    )
+    nets = {n: net for n, net in zip(("PORTAL_NET", "FLANNEL_NET"), networks, strict=True) if net}
+    hosts = {f"the address of {node.login}": ipaddress.IPv4Network(node.address) for node in nodes}
+    reading.problems += outside.faults(asked, {**nets, **hosts}, named)
+    return asked
 
 
 def _admission(

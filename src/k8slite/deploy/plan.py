@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -152,6 +152,7 @@ def _settings(spec: ClusterSpec, node: NodeSpec, installer: str) -> dict[str, An
         "portal_net": spec.portal_net,
         "flannel_net": spec.flannel_net,
         "overlay": spec.overlay,
+        **_differing({"proxy_mode": spec.proxy_mode, **asdict(spec.outside)}),
     }
     if not node.master:
         servers = [f"https://{address}:{SECURE_PORT}" for address in masters]
@@ -170,6 +171,15 @@ def _settings(spec: ClusterSpec, node: NodeSpec, installer: str) -> dict[str, An
             "etcd_key": f"{PKI}/etcd-client.key",
         }
     return settings
+
+
+def _differing(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that are not the defaults, as JSON can hold them."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in settings.items()
+        if value != getattr(Settings(), name)
+    }
 
 
 def _etcd_flags(address: str) -> list[str]:

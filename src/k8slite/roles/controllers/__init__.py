@@ -16,6 +16,7 @@ from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.roles.controllers.endpoints import EndpointsLoop
 from k8slite.roles.controllers.garbage import GarbageLoop
+from k8slite.roles.controllers.loadbalancer import LoadBalancerLoop
 from k8slite.roles.controllers.loop import Controller, Surroundings
 from k8slite.roles.controllers.namespaces import NamespaceLoop
 from k8slite.roles.controllers.nodes import NodeLoop
@@ -47,6 +48,7 @@ class Controllers:
             QuotaLoop(around),
             GarbageLoop(around),
             ServiceAccountLoop(around),
+            LoadBalancerLoop(around),
         )
 
     async def run(self) -> None:
