@@ -90,14 +90,13 @@ class Balancer:
         self, endpoints: Iterable[Endpoint], now: float = 0.0, local: Iterable[Endpoint] = ()
     ) -> bool:
         """Serve from these from now on; ``local`` are those for whoever is kept to this node.
-        Returns whether ``self.endpoints`` changed."""
-        before = self.endpoints
-        self._everywhere.set(endpoints, now, self._warm_up)
+        Returns whether anything changed."""
+        changed = self._everywhere.set(endpoints, now, self._warm_up)
         if self._here is not self._everywhere:
-            self._here.set(local, now, self._warm_up)
+            changed |= self._here.set(local, now, self._warm_up)
         if self._ejections.held:
             self._ejections.keep(self._everywhere.members | self._here.members)
-        return self.endpoints != before
+        return changed
 
     def pick(self, client: str, now: float, avoid: Collection[Endpoint] = ()) -> Endpoint | None:
         """The endpoint for a connection of ``client`` (its address), or None when there is none

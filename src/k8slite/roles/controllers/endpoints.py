@@ -50,10 +50,18 @@ class EndpointsLoop(Controller[str]):
         if old is not None and new is not None and _visible(old) == _visible(new):
             return
         for pod in (old, new):
-            if pod is not None and endpoints.counts(pod):
-                for service in self._selectors.of(pod):
+            if pod is None or not (endpoints.counts(pod) or endpoints.lingers(pod)):
+                continue
+            for service in self._selectors.of(pod):
+                if endpoints.counts(pod) or self._tells_of_lingering(service):
                     pause = PAUSE_PER_POD * self._sizes.get(service.key, 0)
                     self.queue.add_after(service.key, pause)
+
+    def _tells_of_lingering(self, service: Service) -> bool:
+        """If not, nobody needs to hear more of a pod that left the subsets. What we wrote and do
+        not see yet has us look again when we do."""
+        there = self._endpoints.get(service.key)
+        return there is not None and bool(there.metadata.annotation(endpoints.TERMINATING))
 
     async def converge(self, key: str) -> None:
         service, there = self._services.get(key), self._endpoints.get(key)
@@ -76,14 +84,17 @@ class EndpointsLoop(Controller[str]):
         pods = selected(self._pods, namespace, service.spec.selector)
         self._sizes[service.key] = len(pods)
         metadata = there.metadata if there else ObjectMeta(namespace=namespace, name=name)
+        subsets = endpoints.subsets(service, pods)
+        lingering = endpoints.terminating(service, pods, subsets)
         wanted = Endpoints(
             kind="Endpoints",
             metadata=msgspec.structs.replace(
                 metadata,
                 labels=service.metadata.labels,
                 owner_references=(_reference_to(service),),
+                annotations=_annotations(metadata, lingering),
             ),
-            subsets=endpoints.subsets(service, pods),
+            subsets=subsets,
         )
         if there is None:
             await self._create(service, wanted)
@@ -101,9 +112,16 @@ def _visible(pod: Pod) -> tuple[Any, ...]:
     """All that endpoints see of a pod."""
     spec, status, meta = pod.spec, pod.status, pod.metadata
     return (
-        meta.uid, meta.labels, endpoints.counts(pod), replication.is_ready(pod),
+        meta.uid, meta.labels, meta.deletion_timestamp, endpoints.counts(pod),
+        replication.is_ready(pod),
         status.pod_ip, spec.node_name, spec.hostname, spec.subdomain,
     )  # fmt: skip
+
+
+def _annotations(metadata: ObjectMeta, lingering: str) -> dict[str, str] | None:
+    """Those that are there, with ours as it should be."""
+    others = {k: v for k, v in (metadata.annotations or {}).items() if k != endpoints.TERMINATING}
+    return {**others, endpoints.TERMINATING: lingering} if lingering else others or None
 
 
 def _reference_to(service: Service) -> OwnerReference:

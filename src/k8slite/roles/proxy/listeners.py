@@ -7,7 +7,7 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -32,19 +32,22 @@ Listener = TcpListener | UdpListener
 
 
 class Listeners:
-    """Made inside the loop that they serve in; ``shut`` ends all."""
+    """Made inside the loop that they serve in; ``shut`` ends all. ``inside(client)`` says whether
+    an address is of a pod or of this host."""
 
     def __init__(
         self,
         clock: Clock,
         counters: ProxyCounters,
         *,
+        inside: Callable[[str], bool],
         connect_timeouts: tuple[float, ...] = CONNECT_TIMEOUTS,
         udp_idle: float = IDLE_SECONDS,
         drain: float = DRAIN_SECONDS,
     ) -> None:
         self._clock = clock
         self._counters = counters
+        self._inside = inside
         self._connect_timeouts = connect_timeouts
         self._udp_idle = udp_idle
         self._drain = drain
@@ -70,18 +73,27 @@ class Listeners:
         """Some listener waits for its rules to go."""
         return bool(self._retired or self._retiring)
 
-    def serve(self, port: PortalPort, endpoints: Iterable[Endpoint]) -> int:
-        """Have a listener for ``port`` that serves ``endpoints`` from now on. Returns its local
-        port. Raises OSError when no socket can be had."""
+    def serve(
+        self, port: PortalPort, endpoints: Iterable[Endpoint], local: Iterable[Endpoint] = ()
+    ) -> int:
+        """Have a listener for ``port`` that serves ``endpoints`` from now on, and ``local`` to
+        clients that are kept to this node. TCP connections to an endpoint that is gone live as
+        long as it does; UDP sessions go on with another. Returns the listener's local port.
+        Raises OSError when no socket can be had."""
         listener = self._open.get(port.name)
         if listener is not None and listener.protocol != port.protocol:
             self.retire(port.name)
             listener = None
         if listener is None:
             listener = self._open[port.name] = self._listen(port)
-        if listener.balancer.set_endpoints(endpoints):
-            self._counters.of(port.name).keep(listener.balancer.endpoints)
-        listener.balancer.set_affinity(port.affinity)
+        balancer = listener.balancer
+        balancer.set_affinity(port.affinity)
+        balancer.set_warm_up(port.warm_up)
+        balancer.set_local(inside=port.inside_local, outside=port.outside_local)
+        if balancer.set_endpoints(endpoints, self._clock.monotonic(), local):
+            self._counters.of(port.name).keep(balancer.endpoints)
+            if isinstance(listener, UdpListener):
+                listener.leave_former_endpoints()
         listener.serve(port)
         return listener.port
 
@@ -130,7 +142,7 @@ class Listeners:
             self._conntrack.close()
 
     def _listen(self, port: PortalPort) -> Listener:
-        balancer = Balancer(self._clock.rng, affinity=port.affinity)
+        balancer = Balancer(self._clock.rng, affinity=port.affinity, inside=self._inside)
         counters = self._counters.of(port.name)
         if port.protocol == "tcp":
             return TcpListener(

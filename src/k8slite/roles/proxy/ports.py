@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from k8slite.api.kinds.endpoints.types import Endpoints
+from k8slite.api.kinds.endpoints.types import Endpoints, EndpointSubset
+from k8slite.api.kinds.service import proxying
 from k8slite.api.kinds.service.types import Service
 from k8slite.decide.balancing import AFFINITY_SECONDS, Endpoint
+from k8slite.decide.endpoints import terminating_of
 
 
 @dataclass(frozen=True, slots=True)
 class PortalPort:
     """One port of one service. ``name`` is ``namespace/service:portname``; ``affinity`` the
-    seconds that a client stays with its endpoint, or None."""
+    seconds that a client stays with its endpoint, or None; ``warm_up`` the seconds in which a new
+    endpoint gets its full share. Clients inside or outside of the cluster may be kept to the
+    endpoints of this node."""
 
     name: str
     protocol: str  # tcp or udp
@@ -21,6 +26,9 @@ class PortalPort:
     port: int
     port_name: str
     affinity: float | None
+    warm_up: float = 0.0
+    inside_local: bool = False
+    outside_local: bool = False
 
 
 def portal_ports(service: Service) -> tuple[PortalPort, ...]:
@@ -45,23 +53,46 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
             port=port.port,
             port_name=port.name,
             affinity=_affinity(service),
+            warm_up=proxying.warm_up(service.metadata.annotations),
+            inside_local=spec.internal_traffic_policy == "Local",
+            outside_local=spec.external_traffic_policy == "Local",
         )
         for port in spec.ports
         if (port.protocol or "TCP") in ("TCP", "UDP")
     )
 
 
-def endpoints_of(endpoints: Endpoints | None, port: PortalPort) -> tuple[Endpoint, ...]:
-    """The ready endpoints behind a port: those under the same port name and protocol."""
+def endpoints_of(
+    endpoints: Endpoints | None, port: PortalPort, node: str | None = None
+) -> tuple[Endpoint, ...]:
+    """What serves a port: the ready endpoints under the same port name and protocol; without any,
+    those that are on their way out yet still ready (Kubernetes' ProxyTerminatingEndpoints).
+    With ``node``, the endpoints of that node alone."""
     if endpoints is None:
         return ()
+    ready = _of_subsets(endpoints.subsets, port, node)
+    return ready or _of_subsets(terminating_of(endpoints), port, node)
+
+
+def local_endpoints_of(
+    endpoints: Endpoints | None, port: PortalPort, node: str
+) -> tuple[Endpoint, ...]:
+    """What serves the clients that are kept to ``node``; nothing when none are."""
+    if not (port.inside_local or port.outside_local):
+        return ()
+    return endpoints_of(endpoints, port, node)
+
+
+def _of_subsets(
+    subsets: Iterable[EndpointSubset], port: PortalPort, node: str | None
+) -> tuple[Endpoint, ...]:
     return tuple(
         Endpoint(address.ip, target.port)
-        for subset in endpoints.subsets
+        for subset in subsets
         for target in subset.ports
         if target.name == port.port_name and (target.protocol or "TCP").lower() == port.protocol
         for address in subset.addresses
-        if _is_ipv4(address.ip)
+        if (node is None or address.node_name == node) and _is_ipv4(address.ip)
     )
 
 

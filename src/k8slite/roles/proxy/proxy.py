@@ -28,9 +28,10 @@ from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS
 from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.elders import Elders
 from k8slite.roles.proxy.health import HEALTH_PORT, serve_health
+from k8slite.roles.proxy.inside import Inside
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
-from k8slite.roles.proxy.ports import PortalPort, endpoints_of, portal_ports
+from k8slite.roles.proxy.ports import PortalPort, endpoints_of, local_endpoints_of, portal_ports
 from k8slite.roles.proxy.udp import IDLE_SECONDS
 
 log = structlog.get_logger()
@@ -67,8 +68,10 @@ class Proxy:
     ) -> None:
         self.counters = ProxyCounters()
         self.listeners = Listeners(
-            clock, self.counters, connect_timeouts=connect_timeouts, udp_idle=udp_idle, drain=drain
-        )
+            clock, self.counters, inside=Inside(settings.flannel_net),
+            connect_timeouts=connect_timeouts, udp_idle=udp_idle, drain=drain,
+        )  # fmt: skip
+        self._node = settings.node_name
         self._services = informers.of(SERVICE)
         self._endpoints = informers.of(ENDPOINTS)
         self._recorder = recorder
@@ -154,9 +157,10 @@ class Proxy:
 
     def _open(self, service: Service, port: PortalPort) -> None:
         """Serve the endpoints of now at ``port``, and want its rules."""
-        endpoints = endpoints_of(self._endpoints.get(service.key), port)
+        behind = self._endpoints.get(service.key)
+        local = local_endpoints_of(behind, port, self._node)
         try:
-            listener = self.listeners.serve(port, endpoints)
+            listener = self.listeners.serve(port, endpoints_of(behind, port), local)
         except OSError as error:
             said = f"port {port.name}: cannot listen: {error.strerror}; will try again"
             self._recorder.event(service, "PortalNotOpened", said, "Warning")

@@ -97,6 +97,13 @@ class UdpListener:
                 break
             self._end(session)
 
+    def leave_former_endpoints(self) -> None:
+        """End the sessions that could not begin any more as they did: the client's next datagram
+        goes to another endpoint."""
+        for session in tuple(self._sessions.values()):
+            if not self.balancer.serves(session.client[0], session.endpoint):
+                self._end(session)
+
     def stop(self) -> None:
         """Take no more datagrams from clients. UDP has nothing to drain: sessions end."""
         if self._socket.fileno() < 0:
@@ -166,6 +173,7 @@ class UdpListener:
     def answer(self, session: _Session, data: bytes) -> None:
         """Send what the endpoint said to the client, from the address that the client used."""
         self._touch(session)
+        self.balancer.served(session.endpoint)
         session.counters.sent += len(data)
         info = struct.pack("=I4s4s", 0, socket.inet_aton(session.local), bytes(4))
         try:

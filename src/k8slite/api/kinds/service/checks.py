@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import validation as check
 from k8slite.api.errors import FieldError
+from k8slite.api.kinds.service import proxying
 from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
 from k8slite.api.validation import Errors
 
@@ -19,6 +20,7 @@ _MAX_AFFINITY = 86400
 def service(new: Service, old: Service | None) -> Errors:
     """A whole service; ``old`` is what it replaces."""
     yield from check.metadata(new.metadata, check.dns_1035_label)
+    yield from proxying.checked(new.metadata.annotations, "metadata.annotations")
     spec = new.spec
     yield from check.choice(spec.type, TYPES, "spec.type")
     yield from check.choice(spec.session_affinity, AFFINITIES, "spec.sessionAffinity")
