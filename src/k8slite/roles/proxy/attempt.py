@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 #: Seconds that each further attempt to connect may take.
 CONNECT_TIMEOUTS = (1.0, 2.0, 4.0, 8.0)
 
+_BEGUN = (errno.EINPROGRESS, 0)
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
+_CONNECTED = select.EPOLLOUT
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _NEVER = float("inf")
 
 
@@ -117,34 +120,39 @@ class Attempt:
     """A client whose endpoint is being connected to."""
 
     __slots__ = (
-        "_began", "_endpoint", "_host", "_listener", "_seconds", "_server", "_tried", "client",
+        "_began", "_endpoint", "_listener", "_seconds", "_server", "_tried", "client", "host",
     )  # fmt: skip
 
     def __init__(
         self, listener: TcpListener, client: SocketType, host: str, server: SocketType
     ) -> None:
         self.client = client
+        self.host = host
         self._listener = listener
-        self._host = host
         self._server: SocketType | None = server
-        self._endpoint: Endpoint | None = None
         self._tried: tuple[Endpoint, ...] = ()
         self._seconds = 0.0  # how long the attempt at hand may take; 0 when there is none
-        self._began = 0.0
 
     def begin(self) -> None:
         """Connect to the next endpoint, or refuse when attempts are used up."""
         listener = self._listener
         tried = self._tried
-        while len(tried) < len(listener.timeouts):
-            now = listener.clock.monotonic()
-            endpoint = listener.balancer.pick(self._host, now, tried)
+        for seconds in listener.timeouts[len(tried) :]:
+            self._began = now = listener.now()
+            self._endpoint = endpoint = listener.balancer.pick(self.host, now, tried)
             if endpoint is None:
                 break
-            seconds = listener.timeouts[len(tried)]
-            self._endpoint, self._began = endpoint, now
             self._tried = tried = (*tried, endpoint)
-            if self._connect(endpoint, now, seconds):
+            try:
+                server = self._server or listener.upstreams.take()
+                self._server = server
+                code = server.connect_ex(endpoint)
+            except OSError:
+                code = errno.ENOTSOCK
+            if code in _BEGUN:
+                listener.reactor.add(server.fileno(), self._on_event, EDGES)
+                listener.upstreams.deadlines.begin(self, now, seconds)
+                self._seconds = seconds
                 return
             self._failed()
         listener.counters.unserved += 1
@@ -162,35 +170,18 @@ class Attempt:
         self._failed()
         self.begin()
 
-    def _connect(self, endpoint: Endpoint, now: float, seconds: float) -> bool:
-        """Begin to connect. Returns False when that fails on the spot."""
-        listener = self._listener
-        try:
-            server = self._server or listener.upstreams.take()
-            self._server = server
-            code = server.connect_ex(endpoint)
-        except OSError:
-            return False
-        if code not in (errno.EINPROGRESS, 0):
-            return False
-        listener.reactor.add(server.fileno(), self._on_event, EDGES)
-        listener.upstreams.deadlines.begin(self, now, seconds)
-        self._seconds = seconds
-        return True
-
     def _on_event(self, event: int) -> None:
-        server, endpoint = self._server, self._endpoint
-        assert server is not None
-        assert endpoint is not None
         if event & _BROKEN:
             self.give_up()
-        elif event & select.EPOLLOUT:
-            listener = self._listener
+        elif event & _CONNECTED:
+            listener, server, endpoint = self._listener, self._server, self._endpoint
+            assert server is not None
+            assert endpoint is not None
             listener.upstreams.deadlines.end(self, self._seconds)
             listener.balancer.served(endpoint)
             counters = listener.counters.of(endpoint)
             counters.connections += 1
-            counters.connect_seconds += listener.clock.monotonic() - self._began
+            counters.connect_seconds += listener.now() - self._began
             self._server = None
             listener.connected(self, server, counters, event)
 
@@ -198,7 +189,7 @@ class Attempt:
         self._drop_server()
         if self._endpoint is not None:
             listener = self._listener
-            listener.balancer.failed(self._endpoint, listener.clock.monotonic())
+            listener.balancer.failed(self._endpoint, listener.now())
             listener.counters.of(self._endpoint).failures += 1
 
     def _drop_server(self) -> None:
@@ -212,7 +203,7 @@ class Attempt:
 
 
 def _upstream_socket() -> SocketType:
-    sock = SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = SocketType(socket.AF_INET, _STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

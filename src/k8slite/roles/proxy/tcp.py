@@ -67,7 +67,7 @@ class TcpListener:
         self.reactor = reactor
         self.pipes = pipes
         self.upstreams = upstreams
-        self.clock = clock
+        self.now = clock.monotonic
         self.timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._origins: frozenset[bytes] = frozenset()
@@ -109,9 +109,10 @@ class TcpListener:
         self.reactor.add(self._socket.fileno(), self._accept, select.EPOLLIN)
 
     def _accept(self, event: int) -> None:
+        origins, attempts, upstreams = self._origins, self._attempts, self.upstreams
         for _ in range(_ACCEPTS):
             try:
-                upstream = self.upstreams.take()
+                upstream = upstreams.take()
             except OSError as error:
                 self._pause(error)
                 return
@@ -119,28 +120,29 @@ class TcpListener:
                 # What ``accept`` calls, without the part that is written in Python.
                 fd, (host, _) = self._take()
             except BlockingIOError:
-                self.upstreams.give(upstream)
+                upstreams.give(upstream)
                 return
             except OSError as error:
-                self.upstreams.give(upstream)
+                upstreams.give(upstream)
                 if error.errno in _EXHAUSTED:
                     self._pause(error)
                     return
                 continue  # the client gave up before it was taken
             client = SocketType(_AF_INET, _SOCK_STREAM, 0, fd)
             client.setblocking(False)
-            if not self._came_through_portal(client):
-                self.counters.strangers += 1
-            elif not len(self.balancer):
-                self.counters.unserved += 1
-            else:
+            try:
+                target = client.getsockopt(_SOL_IP, _SO_ORIGINAL_DST, 16)
+            except OSError:
+                target = b""  # not tracked, so not rewritten
+            if target[2:8] in origins:
                 attempt = Attempt(self, client, host, upstream)
-                self._attempts.add(attempt)
+                attempts.add(attempt)
                 attempt.begin()
-                continue
-            reset(client)
-            client.close()
-            self.upstreams.give(upstream)
+            else:
+                self.counters.strangers += 1
+                reset(client)
+                client.close()
+                upstreams.give(upstream)
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the kernel's queue for a moment; everything else goes on."""
@@ -149,13 +151,6 @@ class TcpListener:
         )
         self.reactor.remove(self._socket.fileno())
         self._resume = self._loop.call_later(ACCEPT_PAUSE, self._listen)
-
-    def _came_through_portal(self, client: SocketType) -> bool:
-        try:
-            target = client.getsockopt(_SOL_IP, _SO_ORIGINAL_DST, 16)
-        except OSError:
-            return False  # not tracked, so not rewritten
-        return target[2:8] in self._origins
 
     def given_up(self, attempt: Attempt) -> None:
         self._attempts.discard(attempt)
