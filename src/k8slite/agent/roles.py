@@ -48,12 +48,12 @@ def start_node(around: Around) -> None:
     settings, clock = around.settings, around.clock
     runtime = DockerRuntime(settings, clock)
     overlay = Overlay(settings, around.informers, around.recorder("overlay"), clock)
-    kubelet = Kubelet(
-        settings, around.client, around.informers, around.recorder("kubelet"), clock, runtime,
-        around.certificates, network_trouble=lambda: overlay.trouble,
-    )  # fmt: skip
     edge = choose_edge(clock)
     proxy = Proxy(settings, around.informers, around.recorder("kube-proxy"), clock, edge)
+    kubelet = Kubelet(
+        settings, around.client, around.informers, around.recorder("kubelet"), clock, runtime,
+        around.certificates, network_trouble=lambda: overlay.trouble, services=proxy.report,
+    )  # fmt: skip
 
     async def run_proxy() -> None:
         try:

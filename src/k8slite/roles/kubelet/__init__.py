@@ -24,7 +24,7 @@ from k8slite.roles.kubelet.node import NodeReporter
 from k8slite.roles.kubelet.pods import PodWorkers
 from k8slite.roles.kubelet.registration import Registration
 from k8slite.roles.kubelet.runtime import Runtime
-from k8slite.roles.kubelet.server import Certificates, NodeServer
+from k8slite.roles.kubelet.server import Certificates, NodeServer, ServiceReport
 from k8slite.roles.kubelet.volumes import PodFiles, Volumes
 
 __all__ = ["Kubelet"]
@@ -34,7 +34,8 @@ class Kubelet:
     """Composes the kubelet's parts.
 
     Without ``pki`` the node API is not served; ``volumes`` None keeps them below ``data_dir``;
-    ``network_trouble`` says why pods cannot reach those of other nodes, or "".
+    ``network_trouble`` says why pods cannot reach those of other nodes, or ""; ``services`` is what
+    the node API says of services.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Kubelet:
         volumes: PodFiles | None = None,
         *,
         network_trouble: Callable[[], str] = lambda: "",
+        services: ServiceReport | None = None,
     ) -> None:
         self._informers = informers
         self._runtime = runtime
@@ -64,7 +66,9 @@ class Kubelet:
         )
         self._garbage = GarbageCollector(settings, clock, runtime)
         self._server = (
-            None if pki is None else NodeServer(settings, clock, runtime, sources.all, pki)
+            None
+            if pki is None
+            else NodeServer(settings, clock, runtime, sources.all, pki, services)
         )
 
     async def run(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -42,8 +42,18 @@ class Certificates(Protocol):
     def server_context(self, name: str = ...) -> ssl.SSLContext: ...
 
 
+class ServiceReport(Protocol):
+    """What the node's proxy tells of its services, in pieces (``roles.proxy.report``)."""
+
+    def stats(
+        self, namespace: str = "", services: frozenset[str] = ..., *, endpoints: bool
+    ) -> AsyncIterator[bytes]: ...
+
+    def metrics(self) -> AsyncIterator[bytes]: ...
+
+
 class NodeServer:
-    """``pods`` gives the node's pods as they are wanted."""
+    """``pods`` gives the node's pods as they are wanted; ``services`` is None without a proxy."""
 
     def __init__(
         self,
@@ -52,12 +62,14 @@ class NodeServer:
         runtime: Runtime,
         pods: Callable[[], Iterable[Pod]],
         pki: Certificates,
+        services: ServiceReport | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._runtime = runtime
         self._pods = pods
         self._pki = pki
+        self._services = services
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[_errors_as_status, _masters_only])
@@ -66,6 +78,9 @@ class NodeServer:
         app.router.add_get("/pods", self._list_pods)
         app.router.add_get("/stats", self._stats)
         app.router.add_get("/stats/summary", self._stats)
+        if self._services is not None:
+            app.router.add_get("/stats/services", self._service_stats)
+            app.router.add_get("/metrics", self._service_metrics)
         app.router.add_get(f"/containerLogs/{place}", self._logs)
         app.router.add_get(f"/exec/{place}", self._exec)
         return app
@@ -181,6 +196,18 @@ class NodeServer:
     async def _stats(self, request: web.Request) -> web.StreamResponse:
         return _json({"pods": [await self._pod_stats(pod) for pod in self._pods()]})
 
+    async def _service_stats(self, request: web.Request) -> web.StreamResponse:
+        assert self._services is not None
+        query = request.query
+        services = frozenset(query.getall("service", ()))
+        endpoints = _flag(query.get("endpoints"))
+        pieces = self._services.stats(query.get("namespace", ""), services, endpoints=endpoints)
+        return await _pieces(request, pieces, "application/json")
+
+    async def _service_metrics(self, request: web.Request) -> web.StreamResponse:
+        assert self._services is not None
+        return await _pieces(request, self._services.metrics(), "text/plain; version=0.0.4")
+
     async def _pod_stats(self, pod: Pod) -> dict[str, Any]:
         observed = self._runtime.pod(pod.metadata.uid)
         running = [c for c in observed.containers if c.run is Run.RUNNING]
@@ -228,6 +255,16 @@ def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(value), status=status, content_type="application/json"
     )
+
+
+async def _pieces(
+    request: web.Request, pieces: AsyncIterator[bytes], content_type: str
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": f"{content_type}; charset=utf-8"})
+    await response.prepare(request)
+    async for piece in pieces:
+        await response.write(piece)
+    return response
 
 
 def _flag(text: str | None) -> bool:

@@ -63,6 +63,11 @@ class Listeners:
     def __getitem__(self, name: str) -> Listener:
         return self._open[name]
 
+    def balancer(self, name: str) -> Balancer | None:
+        """Who draws for the portal of this name; None for one that is not served here."""
+        listener = self._open.get(name)
+        return None if listener is None else listener.balancer
+
     @property
     def ports(self) -> Mapping[str, int]:
         """The local port of each listener, by ``namespace/service:portname``."""

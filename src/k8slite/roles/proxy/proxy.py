@@ -9,7 +9,7 @@ drawn next: no listener, no rule and no established connection is touched by it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import structlog
@@ -19,6 +19,7 @@ from k8slite.api.kinds.service.types import Service
 from k8slite.api.meta import Object
 from k8slite.client.base import Informers
 from k8slite.config import Settings
+from k8slite.decide.balancing import Balancer
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
@@ -32,6 +33,7 @@ from k8slite.roles.proxy.inside import Inside
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.ports import PortalPort, endpoints_of, local_endpoints_of, portal_ports
+from k8slite.roles.proxy.report import Report
 from k8slite.roles.proxy.udp import IDLE_SECONDS
 
 log = structlog.get_logger()
@@ -84,6 +86,7 @@ class Proxy:
             on_written=self._rules_written,
             look_every=look_every,
         )  # fmt: skip
+        self.report = Report(self, self.counters, clock, settings.node_name)
         self._elders = Elders(clock)
         self._queue: WorkQueue[str] = WorkQueue("proxy")
         self._ports: dict[str, dict[str, PortalPort]] = {}  # by service key, by portal name
@@ -98,6 +101,13 @@ class Proxy:
         older ones."""
         waits = self._unwritten or self._writing or self.listeners.retiring
         return self._queue.idle and not waits and self._elders.idle
+
+    def ports(self) -> Iterator[PortalPort]:
+        """All that are served."""
+        return (port for ports in self._ports.values() for port in ports.values())
+
+    def balancer(self, name: str) -> Balancer | None:
+        return self.listeners.balancer(name)
 
     @property
     def trouble(self) -> str:
@@ -225,7 +235,7 @@ class Proxy:
             await asyncio.Event().wait()
             return
         try:
-            async with serve_health(lambda: self.trouble, self._health_port):
+            async with serve_health(lambda: self.trouble, self.report.metrics, self._health_port):
                 await asyncio.Event().wait()
         except OSError as error:
             log.warning("healthz is not served", role="proxy", error=str(error))
