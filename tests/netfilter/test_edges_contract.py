@@ -17,7 +17,8 @@ from tests.netfilter.test_portal_rules import ARTICLE
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.choice import ChosenEdge
 from k8slite.netfilter.edge import Drifted, Edge, Locked, Unsupported
-from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.iptables import LegacyEdge, _Nat
+from k8slite.netfilter.nftables import Nftables
 from k8slite.netfilter.portals import Desired, DesiredRules, Portal
 from k8slite.netfilter.restore import NftEdge
 
@@ -68,9 +69,34 @@ class Kernel:
         self.desired.put(Portal("default/kubernetes:", "tcp", ("10.0.0.2",), 443, 46041))
         self.desired.put(Portal("default/kubernetes-ro:", "tcp", ("10.0.0.1",), 80, 58340))
 
+    def want_a_node_port(self) -> None:
+        self.desired.put(Portal("default/web:", "tcp", (), 80, 36463, node_port=30080))
+
+    def change(self) -> None:
+        self.site.do(self.edge.change(self.desired.take()))
+
     def want(self, number: int, listener: int = 20000) -> None:
         address = f"10.1.{number // 250}.{number % 250 + 1}"
         self.desired.put(Portal(f"default/s{number}:", "udp", (address,), 53, listener))
+
+
+#: A cluster with a node port, as kube-proxy v0.18 would list it (the jump to portals: v0.17's).
+NODE_PORT_COMMENT = "handle service NodePorts; NOTE: this must be the last rule in the chain"
+NODE_PORT_JUMPS = (
+    *JUMPS[:2],
+    f'-A PREROUTING -m addrtype --dst-type LOCAL -m comment --comment "{NODE_PORT_COMMENT}" '
+    "-j KUBE-NODEPORT-CONTAINER",
+    *JUMPS[2:4],
+    f'-A OUTPUT -m addrtype --dst-type LOCAL -m comment --comment "{NODE_PORT_COMMENT}" '
+    "-j KUBE-NODEPORT-HOST",
+    *JUMPS[4:],
+)
+NODE_PORT_RULES = (
+    '-A KUBE-NODEPORT-CONTAINER -p tcp -m comment --comment "default/web:" -m tcp --dport 30080 '
+    "-j REDIRECT --to-ports 36463",
+    '-A KUBE-NODEPORT-HOST -p tcp -m comment --comment "default/web:" -m tcp --dport 30080 '
+    "-j DNAT --to-destination 172.16.67.69:36463",
+)
 
 
 @pytest.fixture
@@ -99,6 +125,49 @@ def test_the_listing_is_the_articles(kernel: Kernel) -> None:
     kernel.want_the_article()
     kernel.sync()
     assert tuple(kernel.rules()) == (*JUMPS, *ARTICLE)
+
+
+def test_node_ports_stand_in_chains_of_their_own_that_come_last(kernel: Kernel) -> None:
+    kernel.want_the_article()
+    kernel.want_a_node_port()
+    kernel.sync()
+    assert tuple(kernel.rules()) == (*NODE_PORT_JUMPS, *NODE_PORT_RULES, *ARTICLE)
+    assert not kernel.site.do(kernel.edge.sync(kernel.desired.all()))
+
+
+def test_the_chains_of_node_ports_come_with_the_first_and_go_with_the_last(kernel: Kernel) -> None:
+    kernel.want_the_article()
+    kernel.sync()
+    before = kernel.listing()
+    kernel.want_a_node_port()
+    kernel.change()
+    assert tuple(kernel.rules()) == (*NODE_PORT_JUMPS, *NODE_PORT_RULES, *ARTICLE)
+    kernel.desired.put(Portal("default/dns:", "udp", (), 53, 36464, node_port=30053))
+    kernel.change()
+    kernel.desired.remove("default/web:")
+    kernel.change()
+    assert sum("default/dns:" in rule for rule in kernel.rules()) == 2
+    assert kernel.site.do(kernel.edge.intact())
+    kernel.desired.remove("default/dns:")
+    kernel.change()
+    assert kernel.listing() == before
+    assert kernel.site.do(kernel.edge.intact())
+    kernel.want_a_node_port()
+    kernel.sync()
+    kernel.desired.remove("default/web:")
+    kernel.sync()
+    assert kernel.listing() == before
+
+
+def test_node_ports_come_last_again_when_others_were_added_behind_them(kernel: Kernel) -> None:
+    kernel.want_the_article()
+    kernel.want_a_node_port()
+    kernel.sync()
+    kernel.iptables("-D", *JUMPS[1].split()[1:])
+    kernel.iptables(*JUMPS[1].split())
+    assert not kernel.site.do(kernel.edge.intact())
+    kernel.sync()
+    assert tuple(kernel.rules()) == (*NODE_PORT_JUMPS, *NODE_PORT_RULES, *ARTICLE)
 
 
 def test_a_second_sync_changes_nothing(kernel: Kernel) -> None:
@@ -155,17 +224,90 @@ def test_large_changes_end_in_the_same_place(kernel: Kernel) -> None:
         ("-D", "OUTPUT", "-j", "KUBE-PORTALS-HOST"),
         ("-D", "KUBE-PORTALS-CONTAINER", "1"),
         ("-A", "KUBE-PORTALS-HOST", "-d", "9.9.9.9/32", "-j", "RETURN"),
+        ("-F", "PREROUTING"),
+        ("-F", "KUBE-NODEPORT-CONTAINER"),
+        ("-D", "OUTPUT", *NODE_PORT_JUMPS[5].split('"')[0].split()[2:], NODE_PORT_COMMENT, "-j",
+         "KUBE-NODEPORT-HOST"),
+        ("-R", "KUBE-PORTALS-HOST", "1", *ARTICLE[2].replace('"', "").split()[2:-1],
+         "172.16.67.69:46042"),
     ],
-)
+)  # fmt: skip
 def test_foreign_changes_are_seen_and_repaired(kernel: Kernel, harm: tuple[str, ...]) -> None:
     kernel.want_the_article()
+    kernel.want_a_node_port()
     kernel.sync()
     kernel.iptables(*harm)
     assert not kernel.site.do(kernel.edge.intact())
     kernel.sync()
     assert kernel.site.do(kernel.edge.intact())
-    ours = [line for line in kernel.rules() if "KUBE-PORTALS" in line]
-    assert sorted(ours) == sorted((JUMPS[0], JUMPS[2], *ARTICLE))
+    ours = [line for line in kernel.rules() if "KUBE-" in line]
+    jumps = [line for line in NODE_PORT_JUMPS if "KUBE-" in line]
+    assert sorted(ours) == sorted((*jumps, *NODE_PORT_RULES, *ARTICLE))
+
+
+def test_an_old_file_that_is_restored_is_seen_though_it_has_the_same_size(kernel: Kernel) -> None:
+    kernel.want_the_article()
+    kernel.sync()
+    elder = kernel.site.run(f"{kernel.tool}-save", "-t", "nat").replace(":46041", ":46040")
+    assert kernel.site.do(kernel.edge.intact())
+    kernel.site.run(f"{kernel.tool}-restore", input=elder)
+    assert not kernel.site.do(kernel.edge.intact())
+    kernel.sync()
+    assert sorted(kernel.rules()) == sorted((*JUMPS, *ARTICLE))
+
+
+class _Interrupted:
+    """Others change the kernel right before or right after the edge's ``call``, once."""
+
+    def __init__(self, kernel: Kernel, when: str, harm: Callable[[], None]) -> None:
+        owner, name = (_Nat, "commit") if isinstance(kernel.edge, LegacyEdge) else (
+            (Nftables, "apply") if when.startswith("change") else (NftEdge, "_restore")
+        )  # fmt: skip
+        self.there = owner, name, getattr(owner, name)
+        self.done = False
+
+        def call(*words: object) -> object:
+            first, self.done = not self.done, True
+            if first and when.endswith("before"):
+                harm()
+            result = self.there[2](*words)
+            if first and when.endswith("after"):
+                harm()
+            return result
+
+        self.call = call
+
+    def __enter__(self) -> None:
+        setattr(self.there[0], self.there[1], self.call)
+
+    def __exit__(self, *error: object) -> None:
+        setattr(*self.there)
+
+
+@pytest.mark.parametrize("when", ["sync before", "sync after", "change before", "change after"])
+def test_a_foreign_change_around_our_own_is_not_missed(kernel: Kernel, when: str) -> None:
+    """What others do between our look, our write and the look after it."""
+
+    def harm() -> None:
+        kernel.site.run(kernel.tool, "-t", "nat", "-D", "KUBE-PORTALS-HOST", "1")
+
+    kernel.want_the_article()
+    kernel.sync()
+    kernel.want(1)
+    with _Interrupted(kernel, when, harm):
+        try:
+            if when.startswith("sync"):
+                kernel.sync()
+            else:
+                kernel.change()
+        except Drifted:
+            pass
+        right = kernel.site.do(kernel.edge.intact())
+    wanted = {str(rule) for rules in kernel.desired.all().chains.values() for rule in rules}
+    assert right == (set(kernel.rules()) == {*JUMPS, *wanted})
+    kernel.sync()
+    assert set(kernel.rules()) == {*JUMPS, *wanted}
+    assert kernel.site.do(kernel.edge.intact())
 
 
 def test_a_change_over_foreign_changes_is_refused(kernel: Kernel) -> None:
@@ -190,6 +332,7 @@ def test_a_doubled_jump_is_made_single(kernel: Kernel) -> None:
 def test_removal_leaves_the_listing_as_it_was(kernel: Kernel) -> None:
     before = kernel.listing()
     kernel.want_the_article()
+    kernel.want_a_node_port()
     kernel.sync()
     assert kernel.listing() != before
     kernel.site.do(kernel.edge.remove())

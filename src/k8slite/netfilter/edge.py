@@ -1,8 +1,8 @@
 """The contract of a netfilter edge: make the kernel's nat table agree with the desired rules.
 
 Two edges pass one contract suite: ``netfilter.iptables`` (python-iptables, the legacy tables) and
-``netfilter.restore`` (iptables-nft, for kernels without them). An edge owns the two chains
-``KUBE-PORTALS-*`` and the two rules that jump to them; it never touches anything else.
+``netfilter.restore`` (iptables-nft, for kernels without them). An edge owns the chains
+``KUBE-PORTALS-*`` and ``KUBE-NODEPORT-*`` and the rules that jump to them, and nothing else.
 
 Everything blocking happens on a thread of the edge's own (law 7). Calls are taken one at a time.
 """

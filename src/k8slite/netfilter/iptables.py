@@ -9,7 +9,7 @@ What the legacy tables cost: a commit hands the kernel the whole table, so a cha
 is O(N) in the kernel whatever is done here (about 25 ms at 10,000 rules). ``netfilter.nft``
 has no such limit. What stays O(change) is everything on our side: entries are made from
 templates (python-iptables takes 0.4 ms to build a rule, a template 3 µs), rules that are right
-are neither read nor built again, and a table that nobody touched is recognised by 84 bytes.
+are neither read nor built again, and a table that nobody touched is recognised by its bytes.
 
 What cannot be undone: the kernel makes a legacy table when it is first opened and keeps it, empty,
 until the network namespace or the machine ends. After ``remove`` the listing of
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import ctypes
 import socket
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,19 +38,17 @@ from k8slite.netfilter.edge import (
     Unsupported,
     xtables_lock,
 )
+from k8slite.netfilter.entries import Template, buffer, essence, jump_rule, matches
+from k8slite.netfilter.legacy import State, legacy_table_exists
 from k8slite.netfilter.portals import Change, Desired, difference
-from k8slite.netfilter.rules import CHAINS, COMMENT_BYTES, HOST, JUMPS, Rule
-
-#: The legacy tables that exist in this network namespace, a name a line. Reading makes none.
-_LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
-
-_IPT_SO_GET_INFO = 64
-_INFO_BYTES = 84  # struct ipt_getinfo: name, hooks, number of entries, size
-_IP_BYTES = 84  # struct ipt_ip, the head of struct ipt_entry
-_ENTRY_BYTES = 112  # struct ipt_entry
+from k8slite.netfilter.rules import CHAINS, JUMPS, Jump, Rule, stands
 
 #: Above so many removals a chain is emptied and filled anew instead.
 _PIECEMEAL = 64
+#: Looks until all is found right: one that mends is followed by one that looks whether it did.
+_ROUNDS = 3
+#: What the head and the end of a chain of ours take in the table (XT_ERROR and XT_RETURN).
+_CHAIN_ENTRIES, _CHAIN_BYTES = 2, 176 + 152
 
 
 class LegacyEdge:
@@ -67,7 +64,7 @@ class LegacyEdge:
         self._lock_path = lock_path
         self._thread = Thread("iptables")
         self._nat: _Nat | None = None
-        self._left: bytes | None = None  # the table's 84 bytes after our last commit
+        self._left: State | None = None  # the table when it was last found right
 
     async def probe(self) -> None:
         await self._thread.run(self._open)
@@ -79,7 +76,7 @@ class LegacyEdge:
         await self._thread.run(lambda: self._change(change))
 
     async def intact(self) -> bool:
-        return await self._thread.run(lambda: self._left == self._open().info())
+        return await self._thread.run(self._intact)
 
     async def remove(self) -> None:
         await self._thread.run(self._remove)
@@ -98,36 +95,44 @@ class LegacyEdge:
             self._nat.close()
             self._nat = None
 
+    def _intact(self) -> bool:
+        return self._left is not None and self._left.same(self._open().state())
+
     def _sync(self, rules: Mapping[str, Sequence[Rule]]) -> Change:
+        """Look and mend until a look finds nothing wrong. What counts as left in order is what
+        the table was before that look: whatever others change later is seen next time."""
         nat = self._open()
+        removed: dict[Rule, None] = {}
+        added: dict[Rule, None] = {}
         with xtables_lock(self._clock, self._lock_wait, self._lock_path):
-            nat.refresh()
-            removed: list[Rule] = []
-            added: list[Rule] = []
-            touched = False
-            for chain in CHAINS:
-                change, changed = nat.converge(chain, rules.get(chain, ()))
-                removed += change.remove
-                added += change.add
-                touched |= changed
-            touched |= nat.jump()
-            if touched:
+            self._left = None
+            for _ in range(_ROUNDS):
+                before = nat.state()
+                nat.refresh()
+                change, touched = nat.converge(rules)
+                if not touched:
+                    self._left = before
+                    break
+                removed |= dict.fromkeys(change.remove)
+                added |= dict.fromkeys(change.add)
                 nat.commit()
-            self._left = nat.info()
         return Change(tuple(removed), tuple(added))
 
     def _change(self, change: Change) -> None:
+        """What the table must have become in size tells a foreign change right before or after
+        the commit."""
         nat = self._open()
         with xtables_lock(self._clock, self._lock_wait, self._lock_path):
-            if self._left is None or self._left != nat.info():
+            left, self._left = self._left, None
+            if left is None or not left.same(nat.state()):
                 raise Drifted("the nat table is not as it was left")
             nat.refresh()
-            for rule in change.remove:
-                nat.delete(rule)
-            for rule in change.add:
-                nat.append(rule)
+            entries, size = nat.apply(change)
             nat.commit()
-            self._left = nat.info()
+            now = nat.state()
+            if now.counts != (left.counts[0] + entries, left.counts[1] + size):
+                raise Drifted("the nat table was changed while it was written")
+            self._left = now
 
     def _remove(self) -> None:
         if self._nat is None and not legacy_table_exists("nat"):
@@ -138,24 +143,6 @@ class LegacyEdge:
             if nat.clear():
                 nat.commit()
             self._left = None
-
-
-def legacy_table_exists(name: str) -> bool:
-    """Whether this network namespace has the legacy table already; asking makes none."""
-    try:
-        return name in _LEGACY_TABLES.read_text().split()
-    except OSError:
-        return False
-
-
-def table_info(libc: ctypes.CDLL, raw: socket.socket, table: str) -> bytes:
-    """A legacy table's hooks, number of rules and size, asked over a raw socket. A foreign change
-    that keeps all of these is found by a full comparison only. Makes a table that is not there."""
-    buffer = ctypes.create_string_buffer(table.encode(), _INFO_BYTES)
-    size = ctypes.c_uint32(_INFO_BYTES)
-    if libc.getsockopt(raw.fileno(), socket.SOL_IP, _IPT_SO_GET_INFO, buffer, ctypes.byref(size)):
-        raise NetfilterError(f"cannot read the {table} table: errno {ctypes.get_errno()}")
-    return buffer.raw
 
 
 def _import_iptc() -> Any:
@@ -179,7 +166,7 @@ class _Nat:
         tables = iptc.Table.existing_table_names
         tables.update({name: name == "nat" for name in iptc.Table.ALL})
         self._iptc = iptc
-        self._templates: dict[tuple[str, str], _Template] = {}
+        self._templates: dict[tuple[str, str], Template] = {}
         self._libc = ctypes.CDLL(None, use_errno=True)
         try:
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -196,9 +183,9 @@ class _Nat:
         self._socket.close()
         self._table.close()
 
-    def info(self) -> bytes:
-        """What identifies the table's state without reading it (see ``table_info``)."""
-        return table_info(self._libc, self._socket, "nat")
+    def state(self) -> State:
+        """The table as it is in the kernel, unread."""
+        return State(self._libc, self._socket, "nat")
 
     def refresh(self) -> None:
         """Read the table as it is now; forget what was not committed."""
@@ -213,15 +200,50 @@ class _Nat:
         except self._iptc.IPTCError as error:
             raise _explained(error) from error
 
-    def converge(self, chain: str, desired: Sequence[Rule]) -> tuple[Change, bool]:
-        """Make ``chain`` hold ``desired``. Returns the difference, and whether anything (an empty
-        chain, a foreign rule) was touched at all."""
+    def converge(self, desired: Mapping[str, Sequence[Rule]]) -> tuple[Change, bool]:
+        """Make our chains hold what is desired and be jumped to. Returns the difference, and
+        whether anything (an empty chain, a foreign rule, a jump) was touched at all."""
+        removed: list[Rule] = []
+        added: list[Rule] = []
+        touched = False
+        for chain in CHAINS:
+            rules = desired.get(chain, ())
+            if not stands(chain, rules):
+                touched |= self._drop(chain)
+                continue
+            change, changed = self._fill(chain, rules)
+            removed += change.remove
+            added += change.add
+            touched |= changed
+            touched |= self._jump(JUMPS[chain])
+        return Change(tuple(removed), tuple(added)), touched
+
+    def apply(self, change: Change) -> tuple[int, int]:
+        """Make a difference. Returns by how many entries and bytes the table grows."""
+        entries = size = 0
+        for rule in change.remove:
+            size -= len(self._entry(rule))
+            self._delete(rule)
+        for rule in change.add:
+            if not self._table.is_chain(rule.chain):
+                self._table.create_chain(rule.chain)
+                self._jump(JUMPS[rule.chain])
+                entries, size = entries + _CHAIN_ENTRIES + 1, size + self._chain_bytes(rule.chain)
+            size += len(self._entry(rule))
+            self._append(rule)
+        for chain in {rule.chain for rule in change.remove}:
+            if not stands(chain, ()) and not self._table.first_rule(chain):
+                entries, size = entries - _CHAIN_ENTRIES - 1, size - self._chain_bytes(chain)
+                self._drop(chain)
+        return entries + len(change.add) - len(change.remove), size
+
+    def _fill(self, chain: str, desired: Sequence[Rule]) -> tuple[Change, bool]:
         fresh = not self._table.is_chain(chain)
         if fresh:
             self._table.create_chain(chain)
-        known = {_essence(self._entry(rule)): rule for rule in desired}
+        known = {essence(self._entry(rule)): rule for rule in desired}
         present = [
-            known.get(_essence(entry)) or self._decoded(chain, entry)
+            known.get(essence(entry)) or self._decoded(chain, entry)
             for entry in self._entries(chain)
         ]
         change = difference(desired, (rule for rule in present if rule is not None))
@@ -229,71 +251,77 @@ class _Nat:
         if foreign or len(change.remove) > _PIECEMEAL:
             self._table.flush_entries(chain)
             for rule in desired:
-                self.append(rule)
+                self._append(rule)
             return Change(change.remove, change.add), True
         for rule in change.remove:
-            self.delete(rule)
+            self._delete(rule)
         for rule in change.add:
-            self.append(rule)
+            self._append(rule)
         return change, fresh or bool(change)
 
-    def append(self, rule: Rule) -> None:
-        self._table.append_entry(rule.chain, _buffer(self._entry(rule)))
+    def _append(self, rule: Rule) -> None:
+        self._table.append_entry(rule.chain, buffer(self._entry(rule)))
 
-    def delete(self, rule: Rule) -> None:
+    def _delete(self, rule: Rule) -> None:
         entry = self._entry(rule)
-        mask = _buffer(b"\xff" * len(entry))
+        mask = buffer(b"\xff" * len(entry))
         try:
-            self._table.delete_entry(rule.chain, _buffer(entry), mask)
+            self._table.delete_entry(rule.chain, buffer(entry), mask)
         except self._iptc.IPTCError as error:
             raise Drifted(f"rule is not there: {rule}") from error
 
-    def jump(self) -> bool:
-        """Have each of our chains jumped to exactly once; a new jump goes first, before Docker's,
-        as in the article. Returns whether that took a change."""
-        changed = False
-        for chain, builtin in JUMPS.items():
-            present = self._jumps(builtin, chain)
-            if present == 1:
-                continue
-            for _ in range(present):
-                self._chain(builtin).delete_rule(self._jump_rule(chain))
-            self._chain(builtin).insert_rule(self._jump_rule(chain), 0)
-            changed = True
-        return changed
+    def _jump(self, jump: Jump) -> bool:
+        """Have the chain jumped to exactly once. A new jump to portals goes first, before
+        Docker's, as in the article; one to node ports is the last. Returns whether that took a
+        change."""
+        places = self._jumps(jump)
+        total = len(list(self._entries(jump.builtin)))
+        if len(places) == 1 and (not jump.node_ports or places[0] == total - 1):
+            return False
+        self._unjump(jump, len(places))
+        builtin = self._iptc.Chain(self._table, jump.builtin)
+        if jump.node_ports:
+            builtin.append_rule(jump_rule(self._iptc, jump))
+        else:
+            builtin.insert_rule(jump_rule(self._iptc, jump), 0)
+        return True
+
+    def _unjump(self, jump: Jump, count: int) -> None:
+        for _ in range(count):
+            builtin = self._iptc.Chain(self._table, jump.builtin)
+            builtin.delete_rule(jump_rule(self._iptc, jump))
+
+    def _drop(self, chain: str) -> bool:
+        """Take away the chain and its jumps. Returns whether there was anything."""
+        if not self._table.is_chain(chain):
+            return False
+        self._unjump(JUMPS[chain], len(self._jumps(JUMPS[chain])))
+        self._table.flush_entries(chain)
+        self._table.delete_chain(chain)
+        return True
 
     def clear(self) -> bool:
         """Take away the jumps and our chains. Returns whether there was anything."""
-        found = False
-        for chain, builtin in JUMPS.items():
-            if not self._table.is_chain(chain):
-                continue
-            found = True
-            for _ in range(self._jumps(builtin, chain)):
-                self._chain(builtin).delete_rule(self._jump_rule(chain))
-            self._table.flush_entries(chain)
-            self._table.delete_chain(chain)
-        return found
+        dropped = [self._drop(chain) for chain in CHAINS]
+        return any(dropped)
 
-    def _jumps(self, builtin: str, chain: str) -> int:
-        """How many unconditional jumps to ``chain`` there are in ``builtin``."""
-        count = 0
-        entry = self._table.first_rule(builtin)
+    def _jumps(self, jump: Jump) -> list[int]:
+        """Where in its built-in chain the jump stands."""
+        own = matches(bytes(jump_rule(self._iptc, jump).rule))
+        places, place = [], 0
+        entry = self._table.first_rule(jump.builtin)
         while entry:
-            raw = ctypes.string_at(ctypes.addressof(entry), _ENTRY_BYTES)
-            plain = not any(raw[:_IP_BYTES]) and entry.target_offset == _ENTRY_BYTES
-            if plain and self._table.get_target(entry) == chain.encode():
-                count += 1
+            if self._table.get_target(entry) == jump.chain.encode():
+                raw = ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
+                if matches(raw) == own:
+                    places.append(place)
             entry = self._table.next_rule(entry)
-        return count
+            place += 1
+        return places
 
-    def _chain(self, name: str) -> Any:
-        return self._iptc.Chain(self._table, name)
-
-    def _jump_rule(self, chain: str) -> Any:
-        rule = self._iptc.Rule()
-        rule.create_target(chain)
-        return rule
+    def _chain_bytes(self, chain: str) -> int:
+        """What an empty chain and the jump to it take in the table."""
+        return _CHAIN_BYTES + len(bytes(jump_rule(self._iptc, JUMPS[chain]).rule))
 
     def _entries(self, chain: str) -> Iterator[bytes]:
         entry = self._table.first_rule(chain)
@@ -313,101 +341,13 @@ class _Nat:
                 return rule
         return None
 
-    def _template(self, chain: str, protocol: str) -> _Template:
+    def _template(self, chain: str, protocol: str) -> Template:
         shape = (chain, protocol)
         if shape not in self._templates:
-            self._templates[shape] = _Template(self._iptc, chain, protocol)
+            address = "" if JUMPS[chain].node_ports else "0.0.0.0"
+            rule = Rule(chain, address, protocol, "", 0, "")
+            self._templates[shape] = Template(self._iptc, rule)
         return self._templates[shape]
-
-
-class _Template:
-    """One shape of rule, built once by python-iptables with marks where the values go."""
-
-    _ADDRESS, _COMMENT, _PORT = "1.2.3.4", "k8slite-mark", 0x5A5A
-    _TO_ADDRESS, _TO_PORT = "5.6.7.8", 0x6B6B
-
-    def __init__(self, iptc: Any, chain: str, protocol: str) -> None:
-        self._chain = chain
-        self._protocol = protocol
-        rule = iptc.Rule()
-        rule.protocol = protocol
-        rule.dst = f"{self._ADDRESS}/32"
-        rule.create_match("comment").comment = self._COMMENT
-        rule.create_match(protocol).dport = str(self._PORT)
-        if chain == HOST:
-            rule.create_target("DNAT").to_destination = f"{self._TO_ADDRESS}:{self._TO_PORT}"
-        else:
-            rule.create_target("REDIRECT").to_ports = str(self._TO_PORT)
-        rule.final_check()
-        self._entry = bytes(rule.rule)
-        self._address = self._marks(socket.inet_aton(self._ADDRESS))
-        self._comment = self._marks(self._COMMENT.encode())
-        self._port = self._marks(struct.pack("=H", self._PORT))
-        self._to_address = self._marks(socket.inet_aton(self._TO_ADDRESS))
-        self._to_port = self._marks(struct.pack("!H", self._TO_PORT))
-
-    def _marks(self, mark: bytes) -> list[slice]:
-        """Where ``mark`` stands (a range of ports or addresses has it twice)."""
-        found, at = [], self._entry.find(mark)
-        while at >= 0:
-            found.append(slice(at, at + len(mark)))
-            at = self._entry.find(mark, at + len(mark))
-        return found
-
-    def fill(self, rule: Rule) -> bytes:
-        entry = bytearray(self._entry)
-        address, _, port = rule.to.rpartition(":")
-        self._put(entry, self._address, socket.inet_aton(rule.address))
-        self._put(entry, self._port, struct.pack("=H", rule.port))
-        self._put(entry, self._to_port, struct.pack("!H", int(port)))
-        if address:
-            self._put(entry, self._to_address, socket.inet_aton(address))
-        start = self._comment[0].start
-        comment = rule.comment.encode()[: COMMENT_BYTES - 1].ljust(COMMENT_BYTES, b"\0")
-        entry[start : start + COMMENT_BYTES] = comment
-        return bytes(entry)
-
-    def read(self, entry: bytes) -> Rule | None:
-        """The rule that fills the template to ``entry``, or None."""
-        if len(entry) != len(self._entry):
-            return None
-        start = self._comment[0].start
-        comment = entry[start : start + COMMENT_BYTES].split(b"\0", 1)[0]
-        to = str(int.from_bytes(entry[self._to_port[0]], "big"))
-        if self._to_address:
-            to = f"{socket.inet_ntoa(entry[self._to_address[0]])}:{to}"
-        rule = Rule(
-            self._chain,
-            socket.inet_ntoa(entry[self._address[0]]),
-            self._protocol,
-            comment.decode(errors="replace"),
-            struct.unpack("=H", entry[self._port[0]])[0],
-            to,
-        )
-        return rule if _essence(self.fill(rule)) == _essence(entry) else None
-
-    @staticmethod
-    def _put(entry: bytearray, places: list[slice], value: bytes) -> None:
-        for place in places:
-            entry[place] = value
-
-
-def _buffer(data: bytes) -> ctypes.Array[ctypes.c_ubyte]:
-    return (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
-
-
-def _essence(entry: bytes) -> tuple[bytes, ...]:
-    """What makes two entries the same rule: addresses, matches and target, without counters,
-    kernel marks and whatever follows the end of a name."""
-    parts = [entry[:_IP_BYTES]]
-    at = _ENTRY_BYTES
-    while at < len(entry):
-        (size,) = struct.unpack_from("=H", entry, at)
-        name = entry[at + 2 : at + 31].split(b"\0", 1)[0]
-        data = entry[at + 32 : at + size]
-        parts += (name, entry[at + 31 : at + 32], data.rstrip(b"\0"))
-        at += size
-    return tuple(parts)
 
 
 def _explained(error: Exception) -> NetfilterError:
@@ -415,6 +355,8 @@ def _explained(error: Exception) -> NetfilterError:
     text = str(error)
     if "ermission" in text:
         return NotPermitted(f"changing iptables needs root or CAP_NET_ADMIN ({text})")
+    if "temporarily unavailable" in text:
+        return Drifted(f"the nat table was changed while it was written ({text})")
     if "does not exist" in text or "not supported" in text.lower():
         return Unsupported(f"this kernel has no legacy nat table ({text})")
     return NetfilterError(f"iptables refused: {text}")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from k8slite.netfilter.edge import Drifted, NetfilterError, NotPermitted, Unsupported
 from k8slite.netfilter.portals import Change
-from k8slite.netfilter.rules import COMMENT_BYTES, CONTAINER, Rule
+from k8slite.netfilter.rules import COMMENT_BYTES, Rule
 
 _NETLINK_NETFILTER = 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -148,6 +148,12 @@ class Nftables:
                 at += (size + 3) & ~3
 
 
+def following(generation: bytes) -> bytes:
+    """The generation after one change (the kernel passes over zero)."""
+    number = (int.from_bytes(generation, "big") + 1) % (1 << 32) or 1
+    return number.to_bytes(4, "big")
+
+
 def _raise_for(code: int) -> None:
     if code == 0:
         return
@@ -211,8 +217,7 @@ def _expressions(rule: Rule, *, counter: bool = False) -> bytes:
         (
             _LOAD_PROTOCOL,
             _PROTOCOLS[rule.protocol],
-            _LOAD_ADDRESS,
-            _equals(socket.inet_aton(rule.address)),
+            _LOAD_ADDRESS + _equals(socket.inet_aton(rule.address)) if rule.address else b"",
             _expression(b"match", (1, b"comment\0"), (2, _word(0)), (3, comment)),
             _LOAD_PORT,
             _equals(struct.pack("!H", rule.port)),
@@ -227,7 +232,7 @@ def _target(rule: Rule) -> bytes:
     (struct nf_nat_range2), padded as xtables wants it."""
     address, _, port = rule.to.rpartition(":")
     ports = struct.pack("!HH", int(port), int(port))
-    if rule.chain == CONTAINER:
+    if rule.target == "REDIRECT":
         info = struct.pack("=IIII", 1, 2, 0, 0) + ports + bytes(4)
         return _expression(b"target", (1, b"REDIRECT\0"), (2, _word(0)), (3, info))
     ip = socket.inet_aton(address).ljust(16, b"\0")

@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from k8slite.netfilter.edge import Drifted, Thread
-from k8slite.netfilter.nftables import MOST_EDITS, Handles, Nftables
+from k8slite.netfilter.nftables import MOST_EDITS, Handles, Nftables, following
 from k8slite.netfilter.portals import Change, Desired, difference
-from k8slite.netfilter.rules import CHAINS, JUMPS, Rule, parse
+from k8slite.netfilter.rules import CHAINS, JUMPS, Jump, Rule, parse, stands
 from k8slite.netfilter.tool import NFT, find_tool, run_tool
 
 _RESTORE = ("iptables-nft-restore", "iptables-restore")
 _SAVE = ("iptables-nft-save", "iptables-save")
+#: Looks until all is found right, when others change nftables while we write.
+_ROUNDS = 3
 
 
 class NftEdge:
@@ -73,52 +75,88 @@ class NftEdge:
         desired = {chain: dict.fromkeys(rules.get(chain, ())) for chain in CHAINS}
         if desired == self._present and self._left == self._generation():
             return Change()  # nothing in nftables has changed since
+        removed: dict[Rule, None] = {}
+        added: dict[Rule, None] = {}
+        self._left, self._handles = None, None
+        for _ in range(_ROUNDS):
+            before = self._generation()
+            lines, change = self._edits(desired)
+            if not lines:
+                self._left = before
+                break
+            removed |= dict.fromkeys(change.remove)
+            added |= dict.fromkeys(change.add)
+            self._restore(lines)
+            if self._generation() == following(before):
+                self._left = following(before)
+                break
+        self._present = desired
+        return Change(tuple(removed), tuple(added))
+
+    def _edits(self, desired: Mapping[str, dict[Rule, None]]) -> tuple[list[str], Change]:
+        """What must be done to have what is desired, and the rules among it."""
         listing = self._list()
         lines: list[str] = []
         changes: list[Change] = []
         for chain, wanted in desired.items():
             present = listing.rules(chain, wanted)
             change = difference(wanted, (rule for rule in present if rule is not None))
-            if chain not in listing.chains or None in present:
+            changes.append(change)
+            if not stands(chain, wanted):
+                lines += listing.removal(chain)
+            elif chain not in listing.chains or None in present:
                 lines.append(f":{chain} - [0:0]")  # makes it, or empties it
                 lines += map(str, wanted)
             else:
                 lines += _edits(change)
-            changes.append(change)
-        lines += listing.jump_edits()
-        if lines:
-            self._restore(lines)
-        self._present, self._handles = desired, None
-        self._left = self._generation()
-        return Change(
+        lines += listing.jump_edits(_standing(desired))
+        return lines, Change(
             tuple(rule for change in changes for rule in change.remove),
             tuple(rule for change in changes for rule in change.add),
         )
 
     def _change(self, change: Change) -> None:
+        """The kernel counts the changes of nftables: when there was one more than ours, the next
+        look must be a close one."""
         if not self._intact():
             raise Drifted("somebody else changed the portal rules")
-        if not self._changed_by_handle(change):
-            self._restore(_edits(change))
-            self._handles = None
+        assert self._left is not None
+        before, self._left = self._left, None
+        present = {chain: dict(rules) for chain, rules in self._present.items()}
         for rule in change.remove:
-            self._present[rule.chain].pop(rule, None)
+            present[rule.chain].pop(rule, None)
         for rule in change.add:
-            self._present[rule.chain][rule] = None
-        self._left = self._generation()
+            present[rule.chain][rule] = None
+        by_handle = _standing(present) == _standing(self._present)
+        if not by_handle or not self._changed_by_handle(change, before):
+            self._restore(self._chain_edits(change, present))
+            self._handles = None
+            if self._generation() != following(before):
+                raise Drifted("somebody else changed nftables at the same time")
+        self._present, self._left = present, following(before)
 
-    def _changed_by_handle(self, change: Change) -> bool:
+    def _chain_edits(self, change: Change, present: Mapping[str, dict[Rule, None]]) -> list[str]:
+        """The change, with the chains that come and go with it."""
+        lines = _edits(change)
+        for chain in CHAINS:
+            jump, there = JUMPS[chain], stands(chain, self._present[chain])
+            if stands(chain, present[chain]) and not there:
+                lines = [f":{chain} - [0:0]", *lines, f"-A {jump.body}"]
+            elif there and not stands(chain, present[chain]):
+                lines += [f"-D {jump.body}", f"-X {chain}"]
+        return lines
+
+    def _changed_by_handle(self, change: Change, before: bytes) -> bool:
         """Make a small change over netlink. False when this kernel lists the rules in another form
         than ours, so that their handles are unknown."""
         assert self._kernel is not None
-        assert self._left is not None
         if len(change.remove) + len(change.add) > MOST_EDITS:
             return False
         if self._handles is None:
             self._handles = self._kernel.handles(self._present)
         if not all(rule in self._handles for rule in change.remove):
             return False
-        self._kernel.apply(change, self._handles, self._left)
+        self._kernel.apply(change, self._handles, before)
         return True
 
     def _generation(self) -> bytes:
@@ -133,8 +171,9 @@ class NftEdge:
         if self._left is None or now == self._left:
             return self._left is not None
         listing = self._list()
-        same = not listing.jump_edits() and all(
-            chain in listing.chains and dict.fromkeys(listing.rules(chain, wanted)) == wanted
+        same = not listing.jump_edits(_standing(self._present)) and all(
+            (chain in listing.chains) == stands(chain, wanted)
+            and dict.fromkeys(listing.rules(chain, wanted)) == wanted
             for chain, wanted in self._present.items()
         )
         if same:
@@ -143,12 +182,7 @@ class NftEdge:
 
     def _remove(self) -> None:
         listing = self._list()
-        lines = []
-        for chain, builtin in JUMPS.items():
-            lines += [f"-D {builtin} -j {chain}"] * listing.jumps(chain)
-        for chain in CHAINS:
-            if chain in listing.chains:
-                lines += [f":{chain} - [0:0]", f"-X {chain}"]
+        lines = [line for chain in CHAINS for line in listing.removal(chain)]
         if lines:
             self._restore(lines)
             self._remove_empty_table()
@@ -196,18 +230,39 @@ class _Listing:
         lines = (line for line in self.lines if line.startswith(prefix))
         return [known.get(line) or parse(line) for line in lines]
 
-    def jumps(self, chain: str) -> int:
-        return self.lines.count(f"-A {JUMPS[chain]} -j {chain}")
+    def removal(self, chain: str) -> list[str]:
+        """What takes a chain and the jumps to it away."""
+        lines = [f"-D {JUMPS[chain].body}"] * self._jumps(JUMPS[chain])
+        return [*lines, f":{chain} - [0:0]", f"-X {chain}"] if chain in self.chains else lines
 
-    def jump_edits(self) -> list[str]:
-        """What makes each chain jumped to exactly once; a new jump goes first."""
+    def jump_edits(self, chains: Iterable[str]) -> list[str]:
+        """What makes each of the chains jumped to exactly once; a new jump goes first, one to
+        node ports is always the last."""
         edits: list[str] = []
-        for chain, builtin in JUMPS.items():
-            count = self.jumps(chain)
-            if count != 1:
-                edits += [f"-D {builtin} -j {chain}"] * count
-                edits.append(f"-I {builtin} 1 -j {chain}")
+        for chain in chains:
+            jump = JUMPS[chain]
+            count = self._jumps(jump)
+            if count == 1 and (not jump.node_ports or self._last(jump)):
+                continue
+            edits += [f"-D {jump.body}"] * count
+            edits.append(f"-A {jump.body}" if jump.node_ports else _inserted(jump))
         return edits
+
+    def _jumps(self, jump: Jump) -> int:
+        return self.lines.count(f"-A {jump.body}")
+
+    def _last(self, jump: Jump) -> bool:
+        rules = [line for line in self.lines if line.startswith(f"-A {jump.builtin} ")]
+        return rules[-1:] == [f"-A {jump.body}"]
+
+
+def _inserted(jump: Jump) -> str:
+    return f"-I {jump.builtin} 1 {jump.body.removeprefix(jump.builtin).lstrip()}"
+
+
+def _standing(present: Mapping[str, dict[Rule, None]]) -> list[str]:
+    """The chains that are there when they hold these rules."""
+    return [chain for chain, rules in present.items() if stands(chain, rules)]
 
 
 def _edits(change: Change) -> list[str]:

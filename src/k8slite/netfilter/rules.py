@@ -9,7 +9,9 @@ each of its addresses, and one for its node port:
 - ``KUBE-PORTALS-HOST``, jumped to from OUTPUT, sends what the host itself asks for to the
   listener at the node's address;
 - ``KUBE-NODEPORT-CONTAINER`` and ``KUBE-NODEPORT-HOST`` do the same for what is addressed to any
-  address of this host; they come last in the built-in chains.
+  address of this host; they come last in the built-in chains. They match so broadly that they must
+  come after the portals, and they are there only while there is a node port: the listing of a
+  cluster without any is the article's.
 
 Nothing here touches a kernel. ``netfilter.iptables`` and ``netfilter.restore`` do.
 """
@@ -17,7 +19,7 @@ Nothing here touches a kernel. ``netfilter.iptables`` and ``netfilter.restore`` 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 CONTAINER = "KUBE-PORTALS-CONTAINER"
@@ -28,9 +30,40 @@ NODEPORT_HOST = "KUBE-NODEPORT-HOST"
 #: Chains that redirect; the others rewrite to an address.
 _REDIRECTING = (CONTAINER, NODEPORT_CONTAINER)
 
-#: The built-in chain that jumps to each chain of ours.
-JUMPS: Mapping[str, str] = {CONTAINER: "PREROUTING", HOST: "OUTPUT"}
+#: What kube-proxy says beside its jumps to the chains of node ports.
+NODEPORT_COMMENT = "handle service NodePorts; NOTE: this must be the last rule in the chain"
+
+
+class Jump(NamedTuple):
+    """The rule of a built-in chain that leads to ``chain``: the first there, or the last."""
+
+    builtin: str
+    chain: str
+    node_ports: bool = False
+
+    @property
+    def body(self) -> str:
+        """The rule as ``iptables-save`` prints it, without ``-A``."""
+        matches = ""
+        if self.node_ports:
+            matches = f'-m addrtype --dst-type LOCAL -m comment --comment "{NODEPORT_COMMENT}" '
+        return f"{self.builtin} {matches}-j {self.chain}"
+
+
+#: The jump to each chain of ours.
+JUMPS: Mapping[str, Jump] = {
+    CONTAINER: Jump("PREROUTING", CONTAINER),
+    HOST: Jump("OUTPUT", HOST),
+    NODEPORT_CONTAINER: Jump("PREROUTING", NODEPORT_CONTAINER, node_ports=True),
+    NODEPORT_HOST: Jump("OUTPUT", NODEPORT_HOST, node_ports=True),
+}
 CHAINS = tuple(JUMPS)
+
+
+def stands(chain: str, rules: Collection[Rule]) -> bool:
+    """Whether a chain with these rules, and the jump to it, are there at all."""
+    return bool(rules) or not JUMPS[chain].node_ports
+
 
 #: What the comment match holds, its closing NUL included (xt_comment.h, XT_MAX_COMMENT_LEN).
 COMMENT_BYTES = 256

@@ -20,7 +20,7 @@ from k8slite.netfilter.edge import (
     Thread,
     Unsupported,
 )
-from k8slite.netfilter.iptables import legacy_table_exists, table_info
+from k8slite.netfilter.legacy import legacy_table_exists, table_info
 from k8slite.netfilter.nftables import Nftables
 from k8slite.netfilter.tool import LEGACY, NFT, find_tool, run_tool, variant_of
 from k8slite.network.firewall import Chain, bare, edits, removal, script
