@@ -529,7 +529,7 @@ def test_a_flood_of_udp_clients_is_bounded(net: Net, new_edge: NewEdge) -> None:
     async def story() -> None:
         async with running(new_edge) as world, udp_greeter(b"a") as endpoint:
             await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)
-            world.proxy.listeners["default/dns:"]._max_sessions = 20  # type: ignore[union-attr]
+            world.proxy.listeners["default/dns:"].sessions.most = 20  # type: ignore[union-attr]
             counters = world.proxy.counters.ports["default/dns:"]
             async with AsyncExitStack() as clients:  # all stay open: no two share a port
                 for _ in range(60):

@@ -38,12 +38,14 @@ class PortCounters:
     """One service port.
 
     ``strangers`` came to the listener past the portal and got nothing; ``unserved`` found no
-    endpoint that answered. ``endpoints`` are those that served so far and still do; one that was
-    taken away stays until its last connection ends.
+    endpoint that answered; ``overrun`` are datagrams of new UDP clients when too many came at once.
+    ``endpoints`` are those that served so far and still do; one that was taken away stays until its
+    last connection ends.
     """
 
     strangers: int = 0
     unserved: int = 0
+    overrun: int = 0
     endpoints: dict[Endpoint, EndpointCounters] = field(default_factory=dict)
     _former: EndpointCounters = field(default_factory=EndpointCounters)
     _members: frozenset[Endpoint] = frozenset()

@@ -17,6 +17,7 @@ from k8slite.netfilter.conntrack import Address, Conntrack
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Upstreams
 from k8slite.roles.proxy.counters import ProxyCounters
+from k8slite.roles.proxy.mmsg import datagram_io
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.stream import Pipes
@@ -56,6 +57,7 @@ class Listeners:
         self._retiring: list[Listener] = []  # their rules are being taken away
         self._draining: dict[Listener, float] = {}  # until when
         self._conntrack: Conntrack | None = None
+        self._datagrams = datagram_io()
         self._pipes = Pipes()
         self._upstreams = Upstreams(clock)
         self._reactor = Reactor()
@@ -155,8 +157,8 @@ class Listeners:
                 self._clock, timeouts=self._connect_timeouts,
             )  # fmt: skip
         return UdpListener(
-            port.name, self._reactor, balancer, counters, self._clock, self._original_target,
-            idle=self._udp_idle,
+            port.name, self._reactor, self._datagrams, balancer, counters, self._clock,
+            self._original_target, idle=self._udp_idle,
         )  # fmt: skip
 
     def _original_target(self, server: Address, client: Address) -> Address | None:

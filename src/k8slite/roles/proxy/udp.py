@@ -1,11 +1,9 @@
 """The UDP listener of one service port: a session for each client, ended by silence.
 
-A datagram must leave by the address that it came in to, or connection tracking does not know its
-flow and the client does not know its server: IP_PKTINFO tells and sets that address.
-
 A session begins only with a client that came through the portal; connection tracking is asked once
-for each. Sessions are bounded: when there are too many the longest silent one goes, so a flood of
-invented senders costs a bounded number of descriptors.
+for each. A flood of invented senders costs a bounded number of descriptors (``sessions`` says who
+gives way) and a bounded time: so many new clients are looked at in a second, what others send is
+thrown away at once, and those that have a session go on.
 """
 
 from __future__ import annotations
@@ -13,9 +11,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import struct
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -24,8 +20,10 @@ from k8slite.kit.clock import Clock
 from k8slite.netfilter.conntrack import Address, Flow
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.counters import PortCounters
+from k8slite.roles.proxy.datagrams import Caller, DatagramIO, Origin
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
+from k8slite.roles.proxy.sessions import ANSWERED, LIVE, NEW, SessionTable
 
 log = structlog.get_logger()
 
@@ -33,10 +31,12 @@ log = structlog.get_logger()
 IDLE_SECONDS = 10.0
 
 MAX_SESSIONS = 2_048
-_DATAGRAM = 65_536
-_DATAGRAMS = 64  # taken before others have their turn
-_IP_PKTINFO = 8
-_ANCILLARY = socket.CMSG_SPACE(12)
+
+#: New clients that are looked at in a second, and at once after quiet seconds.
+NEW_CLIENTS, NEW_CLIENTS_BURST = 4_000.0, 2_048.0
+
+#: Strangers that are remembered as such, for a second or so.
+_STRANGERS = 4_096
 
 #: Answers where a client addressed its flow, see ``Conntrack.original_target``.
 OriginalTarget = Callable[[Address, Address], Address | None]
@@ -51,6 +51,7 @@ class UdpListener:
         self,
         name: str,
         reactor: Reactor,
+        datagrams: DatagramIO,
         balancer: Balancer,
         counters: PortCounters,
         clock: Clock,
@@ -64,51 +65,53 @@ class UdpListener:
         self.counters = counters
         self.clock = clock
         self.idle = idle
+        self.sessions: SessionTable[_Session] = SessionTable(max_sessions)
         self._reactor = reactor
+        self.datagrams = datagrams
         self._original_target = original_target
-        self._max_sessions = max_sessions
         self._targets: frozenset[Address] = frozenset()
-        self._sessions: OrderedDict[tuple[Address, str], _Session] = OrderedDict()
-        self._socket = _listening_socket()
+        self._strangers: set[Caller] = set()
+        self._allowance = Allowance(NEW_CLIENTS, NEW_CLIENTS_BURST)
+        self._blind = ""  # why connection tracking cannot be asked
+        self._socket = datagrams.listen()
         self.port: int = self._socket.getsockname()[1]
         reactor.add(self._socket.fileno(), self._receive, select.EPOLLIN)
 
     def serve(self, port: PortalPort) -> None:
         """The portal: only datagrams that were addressed to it are let in."""
         self._targets = frozenset((address, port.port) for address in port.addresses)
+        self._strangers.clear()
 
     @property
     def active(self) -> int:
-        return len(self._sessions)
+        return len(self.sessions)
 
     def flows(self) -> list[Flow]:
         """The tracked flows of the sessions that are open."""
         return [
-            Flow(session.client, session.target, (session.local, self.port), session.client)
-            for session in self._sessions.values()
+            Flow(client, session.target, (local, self.port), client)
+            for session in self.sessions
+            for client, local in (session.origin,)
         ]
 
     def expire(self) -> None:
-        """End sessions that were silent for too long; the longest silent ones stand first."""
-        limit = self.clock.monotonic() - self.idle
-        while self._sessions:
-            session = next(iter(self._sessions.values()))
-            if session.seen > limit:
-                break
+        """End sessions that were silent for too long. Call every second or so."""
+        self._strangers.clear()
+        for session in self.sessions.silent(self.clock.monotonic(), self.idle):
             self._end(session)
 
     def leave_former_endpoints(self) -> None:
         """End the sessions that could not begin any more as they did: the client's next datagram
         goes to another endpoint."""
-        for session in tuple(self._sessions.values()):
-            if not self.balancer.serves(session.client[0], session.endpoint):
+        for session in self.sessions:
+            if not self.balancer.serves(session.origin.client[0], session.endpoint):
                 self._end(session)
 
     def stop(self) -> None:
         """Take no more datagrams from clients. UDP has nothing to drain: sessions end."""
         if self._socket.fileno() < 0:
             return
-        for session in tuple(self._sessions.values()):
+        for session in self.sessions:
             self._end(session)
         self._reactor.remove(self._socket.fileno())
         self._reactor.close(self._socket)
@@ -116,151 +119,164 @@ class UdpListener:
     abort = stop
 
     def _receive(self, event: int) -> None:
-        for _ in range(_DATAGRAMS):
-            try:
-                data, ancillary, _, client = self._socket.recvmsg(_DATAGRAM, _ANCILLARY)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an error that an earlier answer met
-            local = _local_address(ancillary)
-            if local is None:
-                continue
-            key = (client, local)
-            session = self._sessions.get(key)
+        callers, sizes = self.datagrams.take(self._socket)
+        for caller, places in _by_caller(callers).items():
+            session = self.sessions.of(caller) or self._begin(caller, len(places))
             if session is None:
-                session = self._begin(client, local)
-                if session is None:
-                    continue
-            self._touch(session)
-            session.counters.received += len(data)
-            session.send(data)
+                continue
+            try:
+                self.datagrams.forward(session.upstream, places)
+            except ConnectionRefusedError:
+                self._broken(session)
+                continue
+            session.used = True
+            if session.rank == ANSWERED:
+                self.sessions.promote(session, LIVE)
+            for place in places:
+                session.counters.received += sizes[place]
 
-    def _begin(self, client: Address, local: str) -> _Session | None:
-        """A session for a new client; None for strangers and without an endpoint."""
-        try:
-            target = self._original_target((local, self.port), client)
-        except NetfilterError as error:
-            log.warning("cannot tell strangers", role="proxy", key=self.name, error=str(error))
-            target = None
-        if target is None or target not in self._targets:
-            self.counters.strangers += 1
+    def _begin(self, caller: Caller, count: int) -> _Session | None:
+        """A session for a new client that sent ``count`` datagrams; None for strangers, without an
+        endpoint, and when too many are new."""
+        if caller in self._strangers:
+            self.counters.strangers += count
             return None
         now = self.clock.monotonic()
-        endpoint = self.balancer.pick(client[0], now)
-        if endpoint is None:
-            self.counters.unserved += 1
+        if not self._allowance.take(now):
+            self.counters.overrun += count
             return None
-        if len(self._sessions) >= self._max_sessions:
-            self._end(next(iter(self._sessions.values())))
+        origin = self.datagrams.origin(caller)
+        target = self._target(origin)
+        if origin is None or target is None:
+            self.counters.strangers += count
+            if len(self._strangers) < _STRANGERS:
+                self._strangers.add(caller)
+            return None
+        endpoint = self.balancer.pick(origin.client[0], now)
+        if endpoint is None:
+            self.counters.unserved += count
+            return None
+        if (surplus := self.sessions.surplus()) is not None:
+            self._end(surplus)
         try:
-            session = _Session(self, client, local, target, endpoint)
+            session = _Session(self, caller, origin, target, endpoint)
         except OSError as error:
             self.counters.of(endpoint).failures += 1
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 self.balancer.failed(endpoint, now)
             return None
-        self._sessions[(client, local)] = session
-        self._reactor.add(session.socket.fileno(), session.receive, select.EPOLLIN)
+        self.sessions.add(session, now)
+        self._reactor.add(session.upstream, session.receive, select.EPOLLIN)
         session.counters.connections += 1
         session.counters.active += 1
         return session
 
-    def _touch(self, session: _Session) -> None:
-        session.seen = self.clock.monotonic()
-        self._sessions.move_to_end((session.client, session.local))
-
-    def answer(self, session: _Session, data: bytes) -> None:
-        """Send what the endpoint said to the client, from the address that the client used."""
-        self._touch(session)
-        self.balancer.served(session.endpoint)
-        session.counters.sent += len(data)
-        info = struct.pack("=I4s4s", 0, socket.inet_aton(session.local), bytes(4))
+    def _target(self, origin: Origin | None) -> Address | None:
+        """Which of the portal's addresses a client addressed; None: it came past the portal."""
+        if origin is None:
+            return None
+        blind, target = "", None
         try:
-            ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
-            self._socket.sendmsg([data], ancillary, 0, session.client)
-        except OSError:
-            pass  # a datagram that cannot be sent is a datagram lost
+            target = self._original_target((origin.local, self.port), origin.client)
+        except NetfilterError as error:
+            blind = str(error)
+        if blind != self._blind:
+            self._blind = blind
+            if blind:
+                log.warning("cannot tell strangers", role="proxy", key=self.name, error=blind)
+        return target if target in self._targets else None
 
-    def broken(self, session: _Session) -> None:
+    def answer(self, session: _Session) -> None:
+        """Send what the endpoint said to the client, from the address that the client used."""
+        datagrams = self.datagrams
+        try:
+            count, size = datagrams.answer(session.upstream, self._socket, session.reply)
+        except OSError:
+            self._broken(session)
+            return
+        if not datagrams.due:
+            datagrams.due = True
+            self._reactor.close(datagrams)
+        if count:
+            session.used = True
+            session.counters.sent += size
+            if session.rank == NEW:
+                self.sessions.promote(session, ANSWERED)
+                self.balancer.served(session.endpoint)
+
+    def _broken(self, session: _Session) -> None:
         """The endpoint's host says that nobody listens there: the client's next datagram goes to
         another."""
-        now = self.clock.monotonic()
-        self.balancer.failed(session.endpoint, now)
+        self.balancer.failed(session.endpoint, self.clock.monotonic())
         session.counters.failures += 1
         self._end(session)
 
     def _end(self, session: _Session) -> None:
-        if self._sessions.pop((session.client, session.local), None) is not None:
-            self._reactor.forget(session.socket.fileno())
+        if self.sessions.remove(session):
+            self._reactor.forget(session.upstream)
             self._reactor.close(session.socket)
             session.counters.active -= 1
 
 
 class _Session:
-    """One client and the endpoint that it was given."""
+    """One client and the endpoint that it was given; ``upstream`` is the descriptor to there."""
 
     __slots__ = (
-        "_listener", "client", "counters", "endpoint", "local", "seen", "socket", "target",
+        "_listener", "caller", "counters", "endpoint", "origin", "rank", "reply", "seen", "socket",
+        "target", "upstream", "used",
     )  # fmt: skip
 
     def __init__(
         self,
         listener: UdpListener,
-        client: Address,
-        local: str,
+        caller: Caller,
+        origin: Origin,
         target: Address,
         endpoint: Endpoint,
     ) -> None:
+        """Raises OSError."""
         self._listener = listener
-        self.client = client
-        self.local = local
+        self.caller = caller
+        self.origin = origin
         self.target = target
         self.endpoint = endpoint
         self.counters = listener.counters.of(endpoint)
-        self.seen = 0.0
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            self.socket.connect(endpoint)
-        except OSError:
-            self.socket.close()
-            raise
-
-    def send(self, data: bytes) -> None:
-        try:
-            self.socket.send(data)
-        except ConnectionRefusedError:
-            self._listener.broken(self)
-        except OSError:
-            pass  # lost, as datagrams may be
+        self.rank, self.used, self.seen = NEW, False, 0.0
+        self.reply = listener.datagrams.reply(caller)
+        self.socket: socket.socket = listener.datagrams.connect(endpoint)
+        self.upstream = self.socket.fileno()
 
     def receive(self, event: int) -> None:
-        for _ in range(_DATAGRAMS):
-            try:
-                data = self.socket.recv(_DATAGRAM)
-            except BlockingIOError:
-                return
-            except OSError:
-                self._listener.broken(self)
-                return
-            self._listener.answer(self, data)
+        self._listener.answer(self)
 
 
-def _listening_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        sock.bind(("0.0.0.0", 0))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+class Allowance:
+    """So many a second, and up to ``burst`` at once after a quiet time."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = self._left = burst
+        self._at = 0.0
+
+    def take(self, now: float) -> bool:
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
-def _local_address(ancillary: list[tuple[int, int, bytes]]) -> str | None:
-    """The address that the datagram reached (struct in_pktinfo: interface, ours, header's)."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            return socket.inet_ntoa(data[8:12])
-    return None
+def _by_caller(callers: Sequence[Caller]) -> Mapping[Caller, Sequence[int]]:
+    """The places at which each caller stands, in their order."""
+    count = len(callers)
+    if count and callers.count(callers[0]) == count:
+        return {callers[0]: range(count)}
+    found: dict[Caller, list[int]] = {}
+    for place, caller in enumerate(callers):
+        places = found.get(caller)
+        if places is None:
+            found[caller] = [place]
+        else:
+            places.append(place)
+    return found
