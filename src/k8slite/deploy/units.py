@@ -137,6 +137,12 @@ keep_log_short() {{
     done
 }}
 
+recorded() {{ # known before it runs, should its loop be killed in between
+    read -r own rest </proc/self/stat
+    echo "$own $keeper" >$childfile
+    run
+}}
+
 supervise() {{
     echo $$ >$pidfile
     end_orphan
@@ -146,9 +152,8 @@ supervise() {{
     keeper=$!
     while [ -z "$stopping" ]; do
         began=$(date +%s)
-        run </dev/null >>$log 2>&1 &
+        recorded </dev/null >>$log 2>&1 &
         child=$!
-        echo "$child $keeper" >$childfile
         while kill -0 $child 2>/dev/null; do wait $child; done
         child=
         [ -z "$stopping" ] || break
