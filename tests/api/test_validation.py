@@ -254,6 +254,8 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("Service", "spec/type", "Portal", "spec.type"),
     ("Service", "spec/type", "ExternalName", "spec.externalName"),
     ("Service", "spec/selector", {"a": "b c"}, "spec.selector[a]"),
+    ("Service", "metadata/annotations", {"k8slite.io/client-address": "proxy-v3"},
+     "metadata.annotations[k8slite.io/client-address]"),
     ("Service", "metadata/annotations", {"k8slite.io/warm-up": "soon"},
      "metadata.annotations[k8slite.io/warm-up]"),
     ("Service", "metadata/annotations", {"k8slite.io/warm-up": "3601s"},

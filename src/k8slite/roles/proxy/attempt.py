@@ -120,7 +120,8 @@ class Attempt:
     """A client whose endpoint is being connected to."""
 
     __slots__ = (
-        "_began", "_endpoint", "_listener", "_seconds", "_server", "_tried", "client", "host",
+        "_began", "_endpoint", "_listener", "_seconds", "_server", "_tried", "client", "greeting",
+        "host",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +129,7 @@ class Attempt:
     ) -> None:
         self.client = client
         self.host = host
+        self.greeting = b""  # what the endpoint shall hear before anything that the client says
         self._listener = listener
         self._server: SocketType | None = server
         self._tried: tuple[Endpoint, ...] = ()

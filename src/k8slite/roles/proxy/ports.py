@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from k8slite.api.kinds.endpoints.types import Endpoints, EndpointSubset
 from k8slite.api.kinds.service import proxying
-from k8slite.api.kinds.service.types import Service
+from k8slite.api.kinds.service.types import Service, ServicePort
 from k8slite.decide.balancing import AFFINITY_SECONDS, Endpoint
 from k8slite.decide.endpoints import terminating_of
 
@@ -18,7 +18,8 @@ class PortalPort:
     """One port of one service. ``name`` is ``namespace/service:portname``; ``affinity`` the
     seconds that a client stays with its endpoint, or None; ``warm_up`` the seconds in which a new
     endpoint gets its full share. Clients inside or outside of the cluster may be kept to the
-    endpoints of this node."""
+    endpoints of this node. ``client_address`` is how endpoints learn who the client is: one of
+    ``proxying.CLIENT_ADDRESSES``, or "" for not at all; TCP alone."""
 
     name: str
     protocol: str  # tcp or udp
@@ -29,6 +30,7 @@ class PortalPort:
     warm_up: float = 0.0
     inside_local: bool = False
     outside_local: bool = False
+    client_address: str = ""
 
 
 def portal_ports(service: Service) -> tuple[PortalPort, ...]:
@@ -56,6 +58,7 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
             warm_up=proxying.warm_up(service.metadata.annotations),
             inside_local=spec.internal_traffic_policy == "Local",
             outside_local=spec.external_traffic_policy == "Local",
+            client_address=_client_address(service, port),
         )
         for port in spec.ports
         if (port.protocol or "TCP") in ("TCP", "UDP")
@@ -94,6 +97,12 @@ def _of_subsets(
         for address in subset.addresses
         if (node is None or address.node_name == node) and _is_ipv4(address.ip)
     )
+
+
+def _client_address(service: Service, port: ServicePort) -> str:
+    if (port.protocol or "TCP") != "TCP":
+        return ""  # a datagram has no beginning that a header could stand at
+    return proxying.client_address(service.metadata.annotations)
 
 
 def _affinity(service: Service) -> float | None:

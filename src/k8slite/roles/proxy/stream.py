@@ -211,6 +211,16 @@ class Stream:
         if event & _READABLE:
             self._pump(self._down, bool(event & _ENDING))
 
+    def greet(self, data: bytes) -> None:
+        """Before ``start``: say ``data`` to the server before anything that the client says, in
+        one packet with that when it is there already."""
+        up = self._up
+        try:
+            up.pending = data + os.read(up.source, COPY_BYTES)
+        except OSError:  # nothing yet; or broken, which will be met again
+            up.pending = data
+        self.counters.received -= len(data)  # no payload
+
     def on_client(self, event: int) -> None:
         self._on_event(event, self._up, self._down)
 

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Callable
 from socket import SocketType
 from typing import Any
 
@@ -22,6 +23,7 @@ from k8slite.kit.clock import Clock
 from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Attempt, Upstreams
 from k8slite.roles.proxy.counters import EndpointCounters, PortCounters
 from k8slite.roles.proxy.ports import PortalPort
+from k8slite.roles.proxy.proxyprotocol import HEADERS, Side
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.stream import Pipes, Stream, reset
 
@@ -41,6 +43,12 @@ _AF_INET, _SOCK_STREAM = 2, 1  # plain numbers: members of socket's enumerations
 def origin(address: str, port: int) -> bytes:
     """A destination as the kernel writes it into a struct sockaddr_in: port, then address."""
     return struct.pack("!H", port) + socket.inet_aton(address)
+
+
+def destination(sockaddr: bytes) -> Side:
+    """The inverse, of the whole struct."""
+    (port,) = struct.unpack_from("!H", sockaddr, 2)
+    return Side(socket.inet_ntoa(sockaddr[4:8]), port)
 
 
 class TcpListener:
@@ -71,6 +79,7 @@ class TcpListener:
         self.timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._origins: frozenset[bytes] = frozenset()
+        self._introduce: Callable[[Side, Side], bytes] | None = None
         self._streams: set[Stream] = set()
         self._attempts: set[Attempt] = set()
         self._resume: asyncio.TimerHandle | None = None
@@ -82,6 +91,7 @@ class TcpListener:
     def serve(self, port: PortalPort) -> None:
         """The portal: only connections that were addressed to it are let in."""
         self._origins = frozenset(origin(address, port.port) for address in port.addresses)
+        self._introduce = HEADERS.get(port.client_address)
 
     @property
     def active(self) -> int:
@@ -118,7 +128,7 @@ class TcpListener:
                 return
             try:
                 # What ``accept`` calls, without the part that is written in Python.
-                fd, (host, _) = self._take()
+                fd, peer = self._take()
             except BlockingIOError:
                 upstreams.give(upstream)
                 return
@@ -135,8 +145,10 @@ class TcpListener:
             except OSError:
                 target = b""  # not tracked, so not rewritten
             if target[2:8] in origins:
-                attempt = Attempt(self, client, host, upstream)
+                attempt = Attempt(self, client, peer[0], upstream)
                 attempts.add(attempt)
+                if self._introduce is not None:
+                    attempt.greeting = self._introduce(Side(*peer), destination(target))
                 attempt.begin()
             else:
                 self.counters.strangers += 1
@@ -162,6 +174,8 @@ class TcpListener:
         stream = Stream(self.reactor, self.pipes, attempt.client, server, counters, self._ended)
         self._streams.add(stream)
         counters.active += 1
+        if attempt.greeting:
+            stream.greet(attempt.greeting)
         stream.start(event)
 
     def _ended(self, stream: Stream) -> None:
