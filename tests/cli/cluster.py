@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.proxy.served import Node
+
 from k8slite.agent.master import master, start_control_plane
 from k8slite.api.kinds import COMPONENT_STATUS
 from k8slite.client.http import HttpClient
@@ -56,6 +58,7 @@ class Cluster:
         )
         self.server = ""
         self.runtime: Any = None
+        self.proxy = Node()  # it serves nothing but what a test says
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._failure: BaseException | None = None
@@ -99,7 +102,7 @@ class Cluster:
             settings = replace(self.settings, node_ip=LOOPBACK)
             kubelet = Kubelet(
                 settings, shared.client, shared.informers, shared.recorder("kubelet"),
-                shared.clock, self.runtime, shared.certificates,
+                shared.clock, self.runtime, shared.certificates, services=self.proxy.report,
             )  # fmt: skip
             shared.start("kubelet", kubelet.run)
             self.server = f"http://{LOOPBACK}:{self.settings.port}"

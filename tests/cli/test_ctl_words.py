@@ -75,7 +75,7 @@ def test_global_flags_stand_before_or_after_the_command(command: Ctl) -> None:
 
 
 def test_the_command_line_without_words_is_its_help(command: Ctl) -> None:
-    for words in ((), ("ctl",), ("ctl", "config")):
+    for words in ((), ("ctl",), ("ctl", "config"), ("ctl", "top")):
         found = command(*words)
         assert found.code == 0
         assert "Usage: k8slite" in found.out
@@ -86,7 +86,8 @@ def test_the_help_of_every_command(command: Ctl, golden: Callable[[str, str], No
     whole = command("ctl", "--help")
     names = [line.split()[0] for line in whole.out.partition("Commands:")[2].splitlines() if line]
     assert {"get", "run-container", "rolling-update", "config"} <= set(names)
-    text = whole.out + "".join(command("ctl", name, "--help").out for name in names)
+    calls = [*((name,) for name in names), ("top", "services")]
+    text = whole.out + "".join(command("ctl", *call, "--help").out for call in calls)
     golden("ctl-help.txt", text)
 
 
@@ -123,6 +124,8 @@ def test_the_shell_completes_commands_types_and_names(
     server = cluster.server  # type: ignore[attr-defined]
     assert set(complete(f"k8slite ctl -s {server} get services ")) >= {"kubernetes"}
     assert complete(f"k8slite ctl -s {server} get service/kubernetes-") == ["service/kubernetes-ro"]
+    assert set(complete(f"k8slite ctl -s {server} top services ")) >= {"kubernetes"}
+    assert complete("k8slite ctl top ser") == ["services"]
     assert complete("k8slite ctl -s 127.0.0.1:9 get services ") == []
 
 

@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 
 import aiohttp
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+from tests.proxy.served import Node
 from tests.proxy.test_portals import PORTAL, NewEdge, greeters
 from tests.proxy.world import Net, ask, endpoints_object, running, until
 
 from k8slite.api.servicestats import ServiceStats
-from k8slite.decide.balancing import Balancer, Endpoint
-from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.counters import ProxyCounters
-from k8slite.roles.proxy.ports import PortalPort
-from k8slite.roles.proxy.report import Report
+from k8slite.decide.balancing import Endpoint
 
 A, B, GONE = (Endpoint("172.16.1.1", number) for number in (80, 81, 82))
-
-
-@dataclass
-class Node:
-    """A proxy's knowledge without a proxy."""
-
-    counters: ProxyCounters = field(default_factory=ProxyCounters)
-    served: dict[str, tuple[PortalPort, Balancer]] = field(default_factory=dict)
-
-    def serve(self, name: str, *endpoints: Endpoint) -> Balancer:
-        balancer = Balancer(random.Random(1))
-        balancer.set_endpoints(endpoints)
-        self.counters.of(name).keep(balancer.endpoints)
-        port = PortalPort(name, "tcp", ("10.0.0.1",), 80, name.rpartition(":")[2], None)
-        self.served[name] = (port, balancer)
-        return balancer
-
-    def ports(self) -> Iterable[PortalPort]:
-        return [port for port, _ in self.served.values()]
-
-    def balancer(self, name: str) -> Balancer | None:
-        return self.served[name][1]
-
-    @property
-    def report(self) -> Report:
-        return Report(self, self.counters, Clock(), "n1")
 
 
 async def whole(pieces: AsyncIterator[bytes]) -> bytes:

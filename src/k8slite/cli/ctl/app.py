@@ -14,6 +14,7 @@ from k8slite.cli.ctl import (
     rollout,
     running,
     settings,
+    top,
     writing,
 )
 from k8slite.cli.ctl.command import command, declare
@@ -47,4 +48,6 @@ command(app, "exec")(containers.execute)
 command(app, "cluster-info")(information.cluster_info)
 command(app, "version")(information.version)
 command(app, "api-versions")(information.api_versions)
+command(top.app, "services", "service", "svc")(top.services)
+app.add_typer(top.app, name="top")
 app.add_typer(settings.app, name="config")

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 SWITCHES = frozenset(
     (
         "-A", "-i", "-t", "-w", "--all", "--all-namespaces", "--client", "--command",
-        "--create-external-load-balancer", "--follow", "--force", "--ignore-not-found",
-        "--insecure-skip-tls-verify", "--minify", "--no-headers", "--now", "--overwrite",
-        "--previous", "--raw", "--recursive", "--rollback", "--show-all", "--show-labels",
-        "--stdin", "--timestamps", "--tty", "--wait", "--watch", "--watch-only",
+        "--create-external-load-balancer", "--endpoints", "--follow", "--force",
+        "--ignore-not-found", "--insecure-skip-tls-verify", "--minify", "--no-headers", "--now",
+        "--once", "--overwrite", "--previous", "--raw", "--recursive", "--rollback", "--show-all",
+        "--show-labels", "--stdin", "--timestamps", "--tty", "--wait", "--watch", "--watch-only",
     )
 )  # fmt: skip
 #: Flags whose value may be left out, and what that means.

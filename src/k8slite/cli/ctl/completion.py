@@ -51,6 +51,12 @@ def nodes(context: typer.Context, args: list[str], incomplete: str) -> list[str]
     return list(_names(context, NODE))
 
 
+def services(context: typer.Context, args: list[str], incomplete: str) -> list[str]:
+    from k8slite.api.kinds import SERVICE
+
+    return list(_names(context, SERVICE))
+
+
 def namespaces(context: typer.Context, args: list[str], incomplete: str) -> list[str]:
     from k8slite.api.kinds import NAMESPACE
 
@@ -63,8 +69,10 @@ def _names(context: typer.Context, kind: Any) -> Iterable[str]:
     from k8slite.client.kubeconfig import Wanted
 
     def flag(name: str) -> str:
-        outer = context.parent.params if context.parent else {}
-        found = context.params.get(name) or outer.get(name) or ""
+        found: Any = ""
+        at: Any = context
+        while at is not None and not found:
+            found, at = at.params.get(name) or "", at.parent
         return ",".join(found) if isinstance(found, list | tuple) else str(found)
 
     async def ask() -> list[str]:
