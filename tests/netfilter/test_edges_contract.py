@@ -178,14 +178,16 @@ def test_a_second_sync_changes_nothing(kernel: Kernel) -> None:
 
 def test_a_new_process_adopts_what_is_right_and_removes_what_is_stale(kernel: Kernel) -> None:
     kernel.want_the_article()
+    kernel.want_a_node_port()
     kernel.want(1)
     kernel.sync()
     kernel.site.do(kernel.edge.close())
     kernel.edge = kernel.new_edge()
+    kernel.desired.remove("default/web:")
     kernel.desired.remove("default/s1:")
     kernel.want(2)
     change = kernel.site.do(kernel.edge.sync(kernel.desired.all()))
-    assert {rule.comment for rule in change.remove} == {"default/s1:"}
+    assert {rule.comment for rule in change.remove} == {"default/s1:", "default/web:"}
     assert {rule.comment for rule in change.add} == {"default/s2:"}
     assert sorted(kernel.rules()) == sorted(
         (*JUMPS, *(str(rule) for rules in kernel.desired.all().chains.values() for rule in rules))

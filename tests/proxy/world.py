@@ -111,10 +111,11 @@ class World:
         *,
         protocol: str = "TCP",
         port: int = 80,
+        node_port: int = 0,
         **spec: object,
     ) -> None:
         """A service with its endpoints, up to its rules in the kernel."""
-        ports = (ServicePort(port=port, protocol=protocol),)
+        ports = (ServicePort(port=port, protocol=protocol, node_port=node_port),)
         await self.put(
             endpoints_object(name, endpoints, protocol),
             service_object(name, ip, ports, **spec),

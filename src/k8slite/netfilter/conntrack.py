@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from k8slite.netfilter.edge import NetfilterError, NotPermitted, Unsupported
+from k8slite.netfilter.local import is_of_this_host
 
 _NETLINK_NETFILTER = 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -111,13 +112,18 @@ class Conntrack:
 
 
 def forget_flows(portals: Mapping[Address, int]) -> None:
-    """Drop the UDP flows to each portal that are not answered from its listener's port. Reads all
-    flows: on a busy router that takes a while. Raises NetfilterError."""
+    """Drop the UDP flows to each portal that are not answered from its listener's port. A portal
+    without an address is a node port: any address of this host. Reads all flows: on a busy router
+    that takes a while. Raises NetfilterError."""
     conntrack = Conntrack()
     try:
         for flow in conntrack.udp_flows():
             port = portals.get(flow.target)
-            if port is not None and flow.server[1] != port:
+            if port is None:
+                port = portals.get(("", flow.target[1]))
+                if port is None or not is_of_this_host(flow.target[0]):
+                    continue
+            if flow.server[1] != port:
                 conntrack.forget(flow)
     finally:
         conntrack.close()

@@ -209,7 +209,10 @@ class _Nat:
         for chain in CHAINS:
             rules = desired.get(chain, ())
             if not stands(chain, rules):
-                touched |= self._drop(chain)
+                if self._table.is_chain(chain):
+                    stale = (self._decoded(chain, entry) for entry in self._entries(chain))
+                    removed += filter(None, stale)
+                    touched |= self._drop(chain)
                 continue
             change, changed = self._fill(chain, rules)
             removed += change.remove

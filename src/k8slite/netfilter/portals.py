@@ -51,6 +51,10 @@ class Claim(NamedTuple):
     protocol: str
     port: int
 
+    def __str__(self) -> str:
+        where = f"{self.address} port" if self.address else "node port"
+        return f"{where} {self.port}/{self.protocol}"
+
 
 class Door(NamedTuple):
     """Who asks for ``claim`` is led to the backing of ``portal``."""

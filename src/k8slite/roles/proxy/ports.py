@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from k8slite.api.kinds.endpoints.types import Endpoints, EndpointSubset
 from k8slite.api.kinds.service import proxying
 from k8slite.api.kinds.service.types import Service, ServicePort
+from k8slite.decide.allocation import wants_node_ports
 from k8slite.decide.balancing import AFFINITY_SECONDS, Endpoint
 from k8slite.decide.endpoints import terminating_of
+from k8slite.netfilter.portals import Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,9 @@ class PortalPort:
     seconds that a client stays with its endpoint, or None; ``warm_up`` the seconds in which a new
     endpoint gets its full share. Clients inside or outside of the cluster may be kept to the
     endpoints of this node. ``client_address`` is how endpoints learn who the client is: one of
-    ``proxying.CLIENT_ADDRESSES``, or "" for not at all; TCP alone."""
+    ``proxying.CLIENT_ADDRESSES``, or "" for not at all; TCP alone. ``node_port`` is 0 for none.
+    ``public`` are those of the ``addresses`` that the service's owner chose: they may be this
+    host's own."""
 
     name: str
     protocol: str  # tcp or udp
@@ -31,6 +36,25 @@ class PortalPort:
     inside_local: bool = False
     outside_local: bool = False
     client_address: str = ""
+    node_port: int = 0
+    public: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> tuple[Claim, ...]:
+        """What of it may be a port of this host, which only one can have."""
+        places = [(address, self.port) for address in self.public]
+        if self.node_port:
+            places.append(("", self.node_port))
+        return tuple(Claim(address, self.protocol, number) for address, number in places)
+
+    def without(self, claims: Collection[Claim]) -> PortalPort:
+        """The port without what it may not have."""
+        lost = [claim.address for claim in claims]
+        return dataclasses.replace(
+            self,
+            addresses=tuple(address for address in self.addresses if address not in lost),
+            node_port=0 if "" in lost else self.node_port,
+        )
 
 
 def portal_ports(service: Service) -> tuple[PortalPort, ...]:
@@ -59,6 +83,8 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
             inside_local=spec.internal_traffic_policy == "Local",
             outside_local=spec.external_traffic_policy == "Local",
             client_address=_client_address(service, port),
+            node_port=port.node_port if wants_node_ports(spec) else 0,
+            public=tuple(address for address in spec.external_ips if address in addresses),
         )
         for port in spec.ports
         if (port.protocol or "TCP") in ("TCP", "UDP")

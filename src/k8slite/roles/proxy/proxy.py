@@ -29,6 +29,7 @@ from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS
 from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.elders import Elders
 from k8slite.roles.proxy.health import HEALTH_PORT, serve_health
+from k8slite.roles.proxy.holds import Holds
 from k8slite.roles.proxy.inside import Inside
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
@@ -37,6 +38,9 @@ from k8slite.roles.proxy.report import Report
 from k8slite.roles.proxy.udp import IDLE_SECONDS
 
 log = structlog.get_logger()
+
+#: Seconds until a port of this host that was taken is tried again.
+HOLD_AGAIN = 2.0
 
 _SWEEP_SECONDS = 1.0
 
@@ -88,12 +92,14 @@ class Proxy:
         )  # fmt: skip
         self.report = Report(self, self.counters, clock, settings.node_name)
         self._elders = Elders(clock)
+        self._holds = Holds()
         self._queue: WorkQueue[str] = WorkQueue("proxy")
         self._ports: dict[str, dict[str, PortalPort]] = {}  # by service key, by portal name
         self._portals: dict[str, Portal] = {}  # by portal name: what is wanted of the kernel
         self._unwritten: set[str] = set()  # services whose rules are to be written
         self._writing: set[str] = set()  # services whose rules are being written
         self._conflicts: dict[str, str] = {}  # by portal name: what was said about it
+        self._taken: dict[str, str] = {}  # by portal name: what was said about ports of the host
 
     @property
     def settled(self) -> bool:
@@ -121,6 +127,7 @@ class Proxy:
             await self._run()
         finally:
             self.listeners.shut()
+            self._holds.close()
 
     async def _run(self) -> None:
         unsubscribe = [self._services.subscribe(self._look), self._endpoints.subscribe(self._look)]
@@ -175,7 +182,23 @@ class Proxy:
             said = f"port {port.name}: cannot listen: {error.strerror}; will try again"
             self._recorder.event(service, "PortalNotOpened", said, "Warning")
             raise
-        self._want(service, Portal(port.name, port.protocol, port.addresses, port.port, listener))
+        taken = self._holds.keep(port.name, port.held)
+        self._tell_taken(service, port, taken)
+        port = port.without(taken)
+        portal = Portal(port.name, port.protocol, port.addresses, port.port, listener,
+                        port.node_port)  # fmt: skip
+        self._want(service, portal)
+
+    def _tell_taken(self, service: Service, port: PortalPort, taken: Mapping[Claim, str]) -> None:
+        """Say which ports of this host the service cannot have, and look again later."""
+        if taken:
+            self._queue.add_after(service.key, HOLD_AGAIN)
+        said = "; ".join(f"{claim}: {why}" for claim, why in taken.items())
+        if said and self._taken.get(port.name) != said:
+            self._recorder.event(
+                service, "NodePortTaken", f"port {port.name}: {said}; will try again", "Warning"
+            )
+        self._taken[port.name] = said
 
     def _want(self, service: Service, portal: Portal) -> None:
         """Want the rules of ``portal``; say what of it belongs to others."""
@@ -185,13 +208,13 @@ class Proxy:
         self._unwritten.add(service.key)
         self._tell_lost(service, portal, self._desired.put(portal))
         if portal.protocol == "udp" and portal.listener:
-            self._elders.fresh({(a, portal.port): portal.listener for a in portal.addresses})
+            doors = {(address, portal.port): portal.listener for address in portal.addresses}
+            if portal.node_port:
+                doors["", portal.node_port] = portal.listener
+            self._elders.fresh(doors)
 
     def _tell_lost(self, service: Service, portal: Portal, lost: Mapping[Claim, str]) -> None:
-        said = "; ".join(
-            f"{claim.address} port {claim.port}/{claim.protocol} belongs to {owner}"
-            for claim, owner in lost.items()
-        )
+        said = "; ".join(f"{claim} belongs to {owner}" for claim, owner in lost.items())
         if said and self._conflicts.get(portal.name) != said:
             self._recorder.event(
                 service, "PortalConflict",
@@ -204,6 +227,8 @@ class Proxy:
         self._desired.remove(name)
         self._portals.pop(name, None)
         self._conflicts.pop(name, None)
+        self._taken.pop(name, None)
+        self._holds.release(name)
         self.listeners.retire(name)
 
     def _rules_begin(self) -> None:

@@ -80,6 +80,7 @@ class TcpListener:
         self._loop = asyncio.get_running_loop()
         self._origins: frozenset[bytes] = frozenset()
         self._introduce: Callable[[Side, Side], bytes] | None = None
+        self._node_port = b""
         self._streams: set[Stream] = set()
         self._attempts: set[Attempt] = set()
         self._resume: asyncio.TimerHandle | None = None
@@ -92,6 +93,8 @@ class TcpListener:
         """The portal: only connections that were addressed to it are let in."""
         self._origins = frozenset(origin(address, port.port) for address in port.addresses)
         self._introduce = HEADERS.get(port.client_address)
+        # The rules of node ports are for every address of this host, so the number says it all.
+        self._node_port = struct.pack("!H", port.node_port) if port.node_port else b""
 
     @property
     def active(self) -> int:
@@ -144,7 +147,7 @@ class TcpListener:
                 target = client.getsockopt(_SOL_IP, _SO_ORIGINAL_DST, 16)
             except OSError:
                 target = b""  # not tracked, so not rewritten
-            if target[2:8] in origins:
+            if target[2:8] in origins or (target and target[2:4] == self._node_port):
                 attempt = Attempt(self, client, peer[0], upstream)
                 attempts.add(attempt)
                 if self._introduce is not None:

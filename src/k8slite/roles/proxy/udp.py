@@ -70,6 +70,7 @@ class UdpListener:
         self.datagrams = datagrams
         self._original_target = original_target
         self._targets: frozenset[Address] = frozenset()
+        self._node_port = 0
         self._strangers: set[Caller] = set()
         self._allowance = Allowance(NEW_CLIENTS, NEW_CLIENTS_BURST)
         self._blind = ""  # why connection tracking cannot be asked
@@ -81,6 +82,7 @@ class UdpListener:
         """The portal: only datagrams that were addressed to it are let in."""
         self._targets = frozenset((address, port.port) for address in port.addresses)
         self._strangers.clear()
+        self._node_port = port.node_port
 
     @property
     def active(self) -> int:
@@ -184,7 +186,9 @@ class UdpListener:
             self._blind = blind
             if blind:
                 log.warning("cannot tell strangers", role="proxy", key=self.name, error=blind)
-        return target if target in self._targets else None
+        if target is None or (target not in self._targets and target[1] != self._node_port):
+            return None
+        return target
 
     def answer(self, session: _Session) -> None:
         """Send what the endpoint said to the client, from the address that the client used."""
