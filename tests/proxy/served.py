@@ -31,6 +31,9 @@ class Node:
     def ports(self) -> Iterable[PortalPort]:
         return [port for port, _ in self.served.values()]
 
+    def endpoints(self, port: PortalPort) -> frozenset[Endpoint]:
+        return self.served[port.name][1].endpoints
+
     def balancer(self, name: str) -> Balancer | None:
         return self.served[name][1]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import time
+from socket import SocketType
 
 from msgspec.structs import replace
 from tests.netfilter.sites import Site
@@ -19,6 +22,7 @@ from tests.proxy.test_portals import (
 from tests.proxy.world import NODE, Net, ask, endpoints_object, running, udp_socket, until
 
 from k8slite.api.kinds.endpoints.types import Endpoints
+from k8slite.decide.balancing import Endpoint
 from k8slite.decide.endpoints import TERMINATING
 from k8slite.roles.proxy.inside import Inside
 
@@ -150,5 +154,32 @@ def test_a_tcp_connection_lives_as_long_as_its_endpoint_does(net: Net, new_edge:
             assert await reader.read() == b"0"
             writer.close()
             await until(lambda: counters.active == 0)
+
+    net.node.do(story())
+
+
+def test_being_out_of_descriptors_is_held_against_no_endpoint(net: Net, new_edge: NewEdge) -> None:
+    async def story() -> None:
+        async with running(new_edge) as world, greeters(1) as [alive]:
+            dead = ("127.0.0.1", 1)
+            await world.serve("web", PORTAL, [dead, alive])
+            balancer = world.proxy.balancer("default/web:")
+            assert balancer is not None
+            upstreams = world.proxy.listeners._upstreams
+            take = upstreams.take
+
+            def take_first() -> SocketType:
+                """None is left for another attempt."""
+                if balancer.ejected(Endpoint(*dead), time.monotonic()):
+                    raise OSError(errno.EMFILE, "too many open files")
+                return take()
+
+            upstreams.take = take_first  # type: ignore[method-assign]
+            answers = [await refused(PORTAL, 80)]
+            if answers == [False]:  # it was the other's turn
+                answers.append(await refused(PORTAL, 80))
+            upstreams.take = take  # type: ignore[method-assign]
+            assert answers[-1]
+            assert not balancer.ejected(Endpoint(*alive), time.monotonic())
 
     net.node.do(story())

@@ -27,8 +27,9 @@ class EndpointStats(Struct):
 
 class ServicePortStats(Struct):
     """One port of a service, its endpoints added up. ``unserved`` clients found no endpoint that
-    answered; ``strangers`` came past the service's address. ``endpoints_in_use`` may be drawn;
-    ``endpoints`` are there when they were asked for."""
+    answered; ``strangers`` came past the service's address; ``overrun`` are datagrams of too many
+    new clients at once. ``endpoints_in_use`` may be drawn; ``endpoints`` are there when they were
+    asked for."""
 
     namespace: str = ""
     service: str = ""
@@ -41,6 +42,7 @@ class ServicePortStats(Struct):
     failures: int = 0
     unserved: int = 0
     strangers: int = 0
+    overrun: int = 0
     connect_seconds: float = 0.0
     received: int = 0
     sent: int = 0

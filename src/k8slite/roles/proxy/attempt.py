@@ -147,7 +147,10 @@ class Attempt:
             self._tried = tried = (*tried, endpoint)
             try:
                 server = self._server or listener.upstreams.take()
-                self._server = server
+            except OSError:
+                break  # no descriptor for a further attempt: no endpoint's fault
+            self._server = server
+            try:
                 code = server.connect_ex(endpoint)
             except OSError:
                 code = errno.ENOTSOCK

@@ -19,7 +19,7 @@ from k8slite.api.kinds.service.types import Service
 from k8slite.api.meta import Object
 from k8slite.client.base import Informers
 from k8slite.config import Settings
-from k8slite.decide.balancing import Balancer
+from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
@@ -111,6 +111,10 @@ class Proxy:
     def ports(self) -> Iterator[PortalPort]:
         """All that are served."""
         return (port for ports in self._ports.values() for port in ports.values())
+
+    def endpoints(self, port: PortalPort) -> tuple[Endpoint, ...]:
+        """Those behind a port now."""
+        return endpoints_of(self._endpoints.get(port.name.partition(":")[0]), port)
 
     def balancer(self, name: str) -> Balancer | None:
         return self.listeners.balancer(name)

@@ -8,7 +8,7 @@ endpoint has lines from the first attempt to connect to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -39,7 +39,10 @@ class Serving(Protocol):
 
     def ports(self) -> Iterable[PortalPort]: ...
 
-    def balancer(self, name: str) -> Balancer | None: ...
+    def endpoints(self, port: PortalPort) -> Collection[Endpoint]: ...
+
+    def balancer(self, name: str) -> Balancer | None:
+        """Who draws for a port; None where the kernel does."""
 
 
 class Family(NamedTuple):
@@ -63,6 +66,7 @@ _OF_PORTS = (
     *_COMMON,
     Family("unserved_total", "counter", "Clients that found no endpoint.", "unserved"),
     Family("strangers_total", "counter", "Clients past the service's address.", "strangers"),
+    Family("overrun_total", "counter", "Datagrams of too many new clients at once.", "overrun"),
     Family("endpoints", "gauge", "Endpoints that may be drawn.", "endpoints_in_use"),
 )
 _OF_ENDPOINTS = (
@@ -159,6 +163,7 @@ class Report:
     ) -> ServicePortStats:
         counters = self._counters.ports.get(port.name) or PortCounters()
         balancer = self._serving.balancer(port.name)
+        members = balancer.endpoints if balancer is not None else self._serving.endpoints(port)
         total = counters.total()
         return ServicePortStats(
             namespace=namespace,
@@ -166,23 +171,26 @@ class Report:
             port_name=port.port_name,
             port=port.port,
             protocol=port.protocol.upper(),
-            endpoints_in_use=0 if balancer is None else len(balancer),
+            endpoints_in_use=len(members),
             connections=total.connections,
             active=total.active,
             failures=total.failures,
             unserved=counters.unserved,
             strangers=counters.strangers,
+            overrun=counters.overrun,
             connect_seconds=total.connect_seconds,
             received=total.received,
             sent=total.sent,
-            endpoints=tuple(self._ends(counters.endpoints, balancer, idle)),
+            endpoints=tuple(self._ends(counters.endpoints, members if idle else (), balancer)),
         )
 
     def _ends(
-        self, counted: Mapping[Endpoint, EndpointCounters], balancer: Balancer | None, idle: bool
+        self,
+        counted: Mapping[Endpoint, EndpointCounters],
+        members: Collection[Endpoint],
+        balancer: Balancer | None,
     ) -> Iterable[EndpointStats]:
         now = self._clock.monotonic()
-        members = balancer.endpoints if idle and balancer is not None else frozenset()
         for endpoint in sorted({*counted, *members}):
             did = counted.get(endpoint, _NOTHING)
             yield EndpointStats(
