@@ -4,6 +4,9 @@ A UDP socket cannot tell whether a datagram came through a portal rule: its dest
 rewritten before the socket sees it, and SO_ORIGINAL_DST exists for TCP alone. Connection tracking
 knows: the flow's original destination is that of the portal, or, for a stranger who sent straight
 to the port, the port itself. Asking costs about 10 µs and is done once per client.
+
+IPv4 and IPv6 alike: a flow is of the family that its addresses are of, and addresses are written
+the way that ``inet_ntop`` writes them.
 """
 
 from __future__ import annotations
@@ -22,10 +25,15 @@ _NETLINK_NETFILTER = 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
 _GET, _DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
+_HEAD = struct.Struct("=IHHIIBBH")  # struct nlmsghdr and struct nfgenmsg
+_ONE, _MANY = 1 << 13, 1 << 17  # bytes of an answer, of a part of a list
 _NESTED = 0x8000
 _ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_*
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
-_SOURCE, _DESTINATION = 1, 2  # CTA_IP_V4_*
+_IP = {  # CTA_IP_V4_SRC and _DST, CTA_IP_V6_SRC and _DST
+    socket.AF_INET: (1, 2),
+    socket.AF_INET6: (3, 4),
+}
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 
 Address = tuple[str, int]
@@ -49,6 +57,7 @@ class Conntrack:
         try:
             self._link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
             self._link.bind((0, 0))
+            self._link.connect((0, 0))  # the kernel
         except OSError as error:
             raise Unsupported(f"no netfilter netlink here: {error.strerror}") from error
         self._link.setblocking(False)
@@ -60,38 +69,40 @@ class Conntrack:
     def original_target(self, server: Address, client: Address) -> Address | None:
         """Where ``client`` addressed the UDP flow that reached ``server``; None when the flow is
         not tracked. Raises NetfilterError."""
-        for payload in self._ask(_GET, 0, _tuple(_REPLY, server, client)):
-            return _flow(payload).target
+        form = _form(server[0])
+        for payload in self._ask(_GET, 0, form.write(_REPLY, server, client), form.family):
+            return form.original_target(payload) or _flow(payload).target
         return None
 
     def udp_flows(self) -> list[Flow]:
         """Every UDP flow of this network namespace."""
         flows = []
-        for payload in self._ask(_GET, _NLM_F_DUMP, b""):
+        for payload in self._ask(_GET, _NLM_F_DUMP, b"", socket.AF_UNSPEC):
             try:
                 flows.append(_flow(payload))
             except KeyError:
-                continue  # another protocol, or IPv6
+                continue  # another protocol
         return flows
 
     def forget(self, flow: Flow) -> None:
         """Drop a flow, so that its next datagram meets the rules anew. A flow that is gone
         already is no error."""
-        for _ in self._ask(_DELETE, _NLM_F_ACK, _tuple(_ORIGINAL, flow.source, flow.target)):
+        form = _form(flow.target[0])
+        attributes = form.write(_ORIGINAL, flow.source, flow.target)
+        for _ in self._ask(_DELETE, _NLM_F_ACK, attributes, form.family):
             pass
 
-    def _ask(self, kind: int, flags: int, attributes: bytes) -> Iterator[bytes]:
+    def _ask(self, kind: int, flags: int, attributes: bytes, family: int) -> Iterator[bytes]:
         """Send a request; yield the attributes of every answer (none when there is no entry)."""
         self._sequence += 1
-        head = struct.pack(
-            "=IHHIIBBH",
-            20 + len(attributes), kind, _NLM_F_REQUEST | flags, self._sequence, 0,
-            socket.AF_INET, 0, 0,
+        head = _HEAD.pack(
+            _HEAD.size + len(attributes), kind, _NLM_F_REQUEST | flags, self._sequence, 0,
+            family, 0, 0,
         )  # fmt: skip
-        self._link.sendto(head + attributes, (0, 0))
+        self._link.send(head + attributes)
         while True:
             try:
-                data = self._link.recv(1 << 17)
+                data = self._link.recv(_MANY if flags & _NLM_F_DUMP else _ONE)
             except BlockingIOError:
                 return
             at = 0
@@ -112,9 +123,10 @@ class Conntrack:
 
 
 def forget_flows(portals: Mapping[Address, int]) -> None:
-    """Drop the UDP flows to each portal that are not answered from its listener's port. A portal
-    without an address is a node port: any address of this host. Reads all flows: on a busy router
-    that takes a while. Raises NetfilterError."""
+    """Drop the UDP flows to each portal (address, port) that are not answered from its listener's
+    port. A portal without an address is a node port: any address of this host. Reads all flows: on
+    a busy router that takes a while. Raises NetfilterError."""
+    portals = {(canonical(address), port): own for (address, port), own in portals.items()}
     conntrack = Conntrack()
     try:
         for flow in conntrack.udp_flows():
@@ -127,6 +139,13 @@ def forget_flows(portals: Mapping[Address, int]) -> None:
                 conntrack.forget(flow)
     finally:
         conntrack.close()
+
+
+def canonical(address: str) -> str:
+    """An address as it is written in flows; IPv6 has many ways to write the same."""
+    if ":" not in address:
+        return address
+    return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
 
 
 def _raise_for(code: int) -> None:
@@ -144,14 +163,54 @@ def _attribute(kind: int, data: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
 
 
-def _tuple(direction: int, source: Address, destination: Address) -> bytes:
-    ip = _attribute(_SOURCE, socket.inet_aton(source[0]))
-    ip += _attribute(_DESTINATION, socket.inet_aton(destination[0]))
-    proto = _attribute(_NUMBER, bytes([socket.IPPROTO_UDP]))
-    proto += _attribute(_SOURCE_PORT, struct.pack("!H", source[1]))
-    proto += _attribute(_DESTINATION_PORT, struct.pack("!H", destination[1]))
-    nested = _attribute(_TUPLE_IP | _NESTED, ip) + _attribute(_TUPLE_PROTO | _NESTED, proto)
-    return _attribute(direction | _NESTED, nested)
+class _Form:
+    """How the ends of a UDP flow of one family are written, always in the same places."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        self.family = family
+        size = 4 if family == socket.AF_INET else 16
+        source, destination = _IP[family]
+        self._struct = struct.Struct(f"=4s8s{size}s4s{size}s16s2s2x4s2s2x")
+        nested = (_TUPLE_IP | _NESTED, _TUPLE_PROTO | _NESTED)
+        self._ip = struct.pack("=HHHH", 12 + 2 * size, nested[0], 4 + size, source)
+        self._then = struct.pack("=HH", 4 + size, destination)
+        self._proto = struct.pack("=HH", 28, nested[1])
+        self._proto += _attribute(_NUMBER, bytes([socket.IPPROTO_UDP]))
+        self._proto += struct.pack("=HH", 6, _SOURCE_PORT)
+        self._port = struct.pack("=HH", 6, _DESTINATION_PORT)
+
+    def write(self, direction: int, source: Address, destination: Address) -> bytes:
+        """CTA_TUPLE_*: CTA_TUPLE_IP with both addresses, then CTA_TUPLE_PROTO with number and both
+        ports."""
+        return self._struct.pack(
+            self._head(direction),
+            self._ip, socket.inet_pton(self.family, source[0]),
+            self._then, socket.inet_pton(self.family, destination[0]),
+            self._proto, source[1].to_bytes(2, "big"),
+            self._port, destination[1].to_bytes(2, "big"),
+        )  # fmt: skip
+
+    def original_target(self, payload: bytes) -> Address | None:
+        """From the kernel's answer, which begins with CTA_TUPLE_ORIG; None when it is written in
+        another way than ours."""
+        if len(payload) < self._struct.size:
+            return None
+        head, ip, _, then, address, proto, _, port, number = self._struct.unpack_from(payload)
+        if (head, ip, then) != (self._head(_ORIGINAL), self._ip, self._then):
+            return None
+        if (proto, port) != (self._proto, self._port):
+            return None
+        return socket.inet_ntop(self.family, address), int.from_bytes(number, "big")
+
+    def _head(self, direction: int) -> bytes:
+        return struct.pack("=HH", self._struct.size, direction | _NESTED)
+
+
+_IPV4, _IPV6 = _Form(socket.AF_INET), _Form(socket.AF_INET6)
+
+
+def _form(address: str) -> _Form:
+    return _IPV6 if ":" in address else _IPV4
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
@@ -166,7 +225,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 
 def _flow(payload: bytes) -> Flow:
-    """Raises KeyError when it is not UDP over IPv4."""
+    """Raises KeyError when it is not UDP."""
     parts = _attributes(payload)
     source, target = _ends(parts[_ORIGINAL])
     server, client = _ends(parts[_REPLY])
@@ -178,9 +237,11 @@ def _ends(data: bytes) -> tuple[Address, Address]:
     ip, proto = _attributes(parts[_TUPLE_IP]), _attributes(parts[_TUPLE_PROTO])
     if proto[_NUMBER][0] != socket.IPPROTO_UDP:
         raise KeyError("not UDP")
+    family = socket.AF_INET6 if _IP[socket.AF_INET6][0] in ip else socket.AF_INET
+    source, destination = (socket.inet_ntop(family, ip[kind]) for kind in _IP[family])
     return (
-        (socket.inet_ntoa(ip[_SOURCE]), _port(proto[_SOURCE_PORT])),
-        (socket.inet_ntoa(ip[_DESTINATION]), _port(proto[_DESTINATION_PORT])),
+        (source, _port(proto[_SOURCE_PORT])),
+        (destination, _port(proto[_DESTINATION_PORT])),
     )
 
 

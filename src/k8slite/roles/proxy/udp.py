@@ -17,7 +17,7 @@ import structlog
 
 from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.netfilter.conntrack import Address, Flow
+from k8slite.netfilter.conntrack import Address, Flow, canonical
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.counters import PortCounters
 from k8slite.roles.proxy.datagrams import Caller, DatagramIO, Origin
@@ -33,7 +33,7 @@ IDLE_SECONDS = 10.0
 MAX_SESSIONS = 2_048
 
 #: New clients that are looked at in a second, and at once after quiet seconds.
-NEW_CLIENTS, NEW_CLIENTS_BURST = 4_000.0, 2_048.0
+NEW_CLIENTS, NEW_CLIENTS_BURST = 10_000.0, 2_048.0
 
 #: Strangers that are remembered as such, for a second or so.
 _STRANGERS = 4_096
@@ -80,7 +80,7 @@ class UdpListener:
 
     def serve(self, port: PortalPort) -> None:
         """The portal: only datagrams that were addressed to it are let in."""
-        self._targets = frozenset((address, port.port) for address in port.addresses)
+        self._targets = frozenset((canonical(address), port.port) for address in port.addresses)
         self._strangers.clear()
         self._node_port = port.node_port
 
