@@ -21,6 +21,7 @@ from tests.proxy.world import NODE, running
 
 from bench.table import Row
 from k8slite.kit.clock import Clock
+from k8slite.kit.loop import run_shared
 from k8slite.netfilter.choice import choose_edge
 
 ECHO, SOURCE = 9001, 9002
@@ -128,4 +129,4 @@ def _row(site: Namespace, load: str, mode: str) -> Row:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    run_shared(serve())

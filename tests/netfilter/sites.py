@@ -13,6 +13,8 @@ from typing import Any, Self, TypeVar
 
 from tests.lab.network import Namespace
 
+from k8slite.kit.loop import run_shared
+
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
@@ -52,7 +54,7 @@ class Site(Namespace):
 
     def _serve(self, started: threading.Event) -> None:
         enter(self.path)
-        asyncio.run(self._live(started))
+        run_shared(self._live(started))
 
     async def _live(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()

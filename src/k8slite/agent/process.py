@@ -14,6 +14,7 @@ from k8slite import log as logs
 from k8slite.agent.roles import run
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
+from k8slite.kit.loop import run_shared
 from k8slite.pki.files import PkiError
 from k8slite.preflight import BadSettings, HostTaken, resolve
 from k8slite.roles.apiserver.server import PortInUse
@@ -77,7 +78,7 @@ def main(settings: Settings) -> int:
     try:
         logs.configure(settings.log_level)
         _raise_descriptor_limit()
-        asyncio.run(_until_told(resolve(settings)))
+        run_shared(_until_told(resolve(settings)))
     except (BaseExceptionGroup, ValueError, OSError, *EXPECTED) as error:
         first = _first(error)
         if isinstance(first, OSError) and first.errno in _DISK:

@@ -1,8 +1,9 @@
-"""An edge-triggered epoll of the proxy's own, nested into the asyncio loop.
+"""The proxy's share of the loop's epoll: edge-triggered, straight from the kernel to a handler.
 
 asyncio's transports copy every byte through Python objects and cannot say "tell me once". Here the
-kernel reports each readiness once, handlers move bytes until the kernel says stop, and the asyncio
-loop sees a single descriptor: it is readable when the inner epoll has something to report.
+kernel reports each readiness once and a handler moves bytes until the kernel says stop. The events
+come out of the same wait as asyncio's (``kit.loop``), in batches, so an idle proxy costs the rest
+of the process nothing and a busy one costs it a batch at a time.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-#: Everything a stream wants to know, each change reported once.
-EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+from k8slite.kit.loop import SharedLoop
 
-#: Events taken at once, and in all before the rest of the process has its turn (about 5 ms).
-_BATCH = 128
-_SHARE = 512
+#: That there is something to read, or everything a stream may want to know; each change once.
+READS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+EDGES = READS | select.EPOLLOUT
+
+#: Turns of long work that one batch takes, about half a millisecond each.
+_TURNS = 4
 
 
 class Closable(Protocol):
-    def close(self) -> None: ...
+    def close(self) -> object: ...
 
 
 class Reactor:
@@ -30,18 +33,21 @@ class Reactor:
 
     A handler gets the epoll events of its descriptor. What it wants closed it hands to ``close``:
     that happens after the batch, so that no event of the batch can meet a new descriptor of the
-    same number.
+    same number. Made inside the loop; raises RuntimeError when that cannot be shared.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, SharedLoop):
+            raise RuntimeError("the proxy runs in a kit.loop.SharedLoop: start with run_shared()")
+        self._loop = loop
+        self._epoll = loop.selector.epoll
+        self._wait = loop.selector.poll
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._closing: list[Closable] = []
         self._turns: deque[Callable[[], None]] = deque()
-        self._turn_due = False
         self._polling = False
-        self._loop.add_reader(self._epoll.fileno(), self._poll)
+        loop.selector.poll = self._poll
 
     def add(self, fd: int, handler: Callable[[int], None], events: int = EDGES) -> None:
         self._handlers[fd] = handler
@@ -50,6 +56,10 @@ class Reactor:
     def replace(self, fd: int, handler: Callable[[int], None]) -> None:
         """Hand the coming events of ``fd`` to another handler."""
         self._handlers[fd] = handler
+
+    def modify(self, fd: int, events: int) -> None:
+        """Report these of ``fd``'s events from now on, and at once those that are due."""
+        self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
         """Report nothing more about ``fd``; call before closing it. Unknown ones are no error."""
@@ -71,40 +81,49 @@ class Reactor:
     def again(self, turn: Callable[[], None]) -> None:
         """Call ``turn`` later, after everything else that is ready had its share."""
         self._turns.append(turn)
-        if not self._turn_due:
-            self._turn_due = True
-            self._loop.call_soon(self._take_turns)
 
     def shut(self) -> None:
-        self._loop.remove_reader(self._epoll.fileno())
+        """Hand the epoll back without any descriptor of ours."""
+        self._loop.selector.poll = self._wait
+        for fd in tuple(self._handlers):
+            self.remove(fd)
         self._sweep()
-        self._handlers.clear()
         self._turns.clear()
-        self._epoll.close()
 
-    def _poll(self) -> None:
+    def _poll(self, timeout: float | None, limit: int) -> list[tuple[int, int]]:
+        """Wait, handle what is ours, and return the events of others."""
+        events = self._wait(0 if self._turns else timeout, limit)
+        others = []
         handlers = self._handlers
-        left = _SHARE
         self._polling = True
-        try:
-            while left > 0 and (events := self._epoll.poll(0, _BATCH)):
-                for fd, event in events:
-                    handler = handlers.get(fd)
-                    if handler is not None:
-                        handler(event)
-                if self._closing:
-                    self._sweep()
-                left -= len(events)
-        finally:
-            self._polling = False
+        for fd, event in events:
+            handler = handlers.get(fd)
+            if handler is None:
+                others.append((fd, event))
+                continue
+            try:
+                handler(event)
+            except Exception as error:  # one connection's trouble is not the others'
+                self._report(error)
+        if self._turns:
+            self._take_turns()
+        self._polling = False
+        if self._closing:
+            self._sweep()
+        return others
 
     def _take_turns(self) -> None:
-        self._turn_due = False
-        turns, self._turns = self._turns, deque()
-        for turn in turns:
-            turn()
+        for _ in range(min(_TURNS, len(self._turns))):
+            try:
+                self._turns.popleft()()
+            except Exception as error:
+                self._report(error)
 
     def _sweep(self) -> None:
         closing, self._closing = self._closing, []
         for thing in closing:
             thing.close()
+
+    def _report(self, error: Exception) -> None:
+        context = {"message": "proxy: a handler failed", "exception": error}
+        self._loop.call_exception_handler(context)

@@ -2,7 +2,7 @@
 
 Bulk data never enters Python: it goes by splice(2) from socket to pipe to socket. Short messages
 are cheaper by one read and one write, without a pipe; a flow begins that way and changes over when
-a read fills its buffer.
+a read fills its buffer. What a message costs beside these two calls is one call of ``on_event``.
 
 What TCP promises is kept: a side that stops sending (FIN) is passed on as such while the other
 goes on (half-close); a reset is passed on as a reset; a reader who is slow stops the reading on
@@ -20,20 +20,24 @@ from collections.abc import Callable
 from socket import SocketType
 
 from k8slite.roles.proxy.counters import EndpointCounters
-from k8slite.roles.proxy.reactor import EDGES, Reactor
+from k8slite.roles.proxy.reactor import EDGES, READS, Reactor
 
 #: A message up to this size is copied; more is spliced.
 COPY_BYTES = 16_384
 
 #: What a pipe holds, and what one flow moves before others have their turn.
 PIPE_BYTES = 262_144
-TURN_BYTES = 4 * 1_048_576
+TURN_BYTES = 1_048_576
 
 _SPARE_PIPES = 64
 _NOW = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
 _ENDING = select.EPOLLRDHUP | select.EPOLLHUP
+_WRITABLE = select.EPOLLOUT
+_PLAIN = select.EPOLLIN | select.EPOLLOUT  # no end, no trouble
 _RESET = struct.pack("ii", 1, 0)
+
+_read, _write, _splice = os.read, os.write, os.splice
 
 
 def reset(sock: SocketType) -> None:
@@ -88,98 +92,211 @@ class Pipes:
 
 
 class Flow:
-    """One direction of a stream: bytes from ``source`` to ``sink``, both descriptors."""
+    """One direction of a stream: bytes from ``source`` to ``sink``, both descriptors.
 
-    __slots__ = ("blocked", "ended", "in_pipe", "moved", "pending", "pipe", "sink", "source")
+    ``easy`` says that there is nothing to mind but the next message: the flow copies, neither
+    direction is blocked, and the source has not ended.
+    """
 
-    def __init__(self, source: int, sink: int) -> None:
+    # What most flows never change stands in the class, so that a new one is made at less cost.
+    easy = True
+    pending = b""
+    pipe: Pipe | None = None
+    in_pipe = 0
+    blocked = False  # the sink takes no more for now
+    ended = False  # the source said all it had to say, and the sink got it
+    queued = False  # a turn is coming
+    back: Flow  # the other direction
+
+    def __init__(self, stream: Stream, source: int, sink: int, upward: bool) -> None:
+        self.stream = stream
         self.source = source
         self.sink = sink
-        self.pending = b""
-        self.pipe: Pipe | None = None
-        self.in_pipe = 0
-        self.moved = 0
-        self.blocked = False  # the sink takes no more for now
-        self.ended = False  # the source said all it had to say, and the sink got it
+        self.upward = upward  # from the client to the endpoint
+        self.hears_room = upward  # the sink's descriptor reports when it takes more again
+        self.counters = stream.counters
 
-    def pump(self, pipes: Pipes, ending: bool) -> bool:
-        """Move what can be moved now. ``ending``: the source has announced its end, so that a
-        short read is not the last. Returns True when the turn is over before the work is.
-
-        Raises OSError when either side is broken.
-        """
-        self.blocked = False
-        if self.pipe is not None:
-            return self._splice(pipes)
-        if self.pending and not self._write(self.pending):
-            return False
-        while True:
-            try:
-                data = os.read(self.source, COPY_BYTES)
-            except BlockingIOError:
-                return False
-            if not data:
-                self.ended = True
-                return False
-            if not self._write(data):
-                return False
-            if len(data) == COPY_BYTES:
-                self.pipe = pipes.take()
-                if self.pipe is not None:
-                    return self._splice(pipes)
-            elif not ending:
-                return False  # read short: the next byte comes with an event
-
-    def _write(self, data: bytes) -> bool:
-        """Write to the sink; keep what it does not take. Returns whether it took all."""
+    def on_event(self, event: int) -> None:
+        """What epoll says of the source."""
+        if event | _PLAIN != _PLAIN or not self.easy:
+            self._attend(event)
+            return
         try:
-            count = os.write(self.sink, data)
+            data = _read(self.source, COPY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.stream.abort(self)
+            return
+        try:
+            count = _write(self.sink, data)
         except BlockingIOError:
             count = 0
-        self.moved += count
-        self.pending = data[count:]
-        self.blocked = count < len(data)
-        return not self.blocked
+        except OSError:
+            self.stream.abort()
+            return
+        if self.upward:
+            self.counters.received += count
+        else:
+            self.counters.sent += count
+        if not (count == len(data) and 0 < count < COPY_BYTES):
+            self._more(data, count)
 
-    def _splice(self, pipes: Pipes) -> bool:
-        """Move by pipe. A turn that moved little gives the pipe back, so that connections which
-        have fallen quiet hold none."""
-        pipe = self.pipe
-        assert pipe is not None
-        budget = TURN_BYTES
-        while budget > 0:
-            if not self.in_pipe:
-                try:
-                    self.in_pipe = os.splice(self.source, pipe.write, PIPE_BYTES, flags=_NOW)
-                except BlockingIOError:
-                    if budget > TURN_BYTES - PIPE_BYTES:
-                        self.release(pipes)
-                    return False
-                if not self.in_pipe:
-                    self.ended = True
-                    return False
+    def pump(self, *, ending: bool) -> None:
+        """Move what can be moved now. ``ending``: the source may have announced its end, so that
+        a short read is not the last."""
+        if self.ended:
+            return
+        self.blocked = False
+        try:
+            if self.pipe is not None:
+                self._queue()
+            elif not self.pending or self._give(self.pending):
+                self._copy(ending)
+        except OSError:
+            self.stream.abort()
+            return
+        self._settle()
+
+    def release(self) -> None:
+        """Give the pipe back, if there is one."""
+        if self.pipe is not None:
+            self.stream.pipes.give(self.pipe, empty=not self.in_pipe)
+            self.pipe = None
+
+    def _attend(self, event: int) -> None:
+        if event & select.EPOLLERR:
+            self.stream.abort(self)
+            return
+        if event & _READABLE and not self.blocked:
+            self.pump(ending=bool(event & _ENDING))
+        if event & _WRITABLE and self.back.blocked:
+            self.back.pump(ending=True)
+
+    def _more(self, data: bytes, count: int) -> None:
+        """A message was not all that there was to it: the end, more than the sink takes, or more
+        than the buffer."""
+        try:
+            if not data:
+                self._end()
+            elif count < len(data):
+                self._block(data[count:])
+            else:
+                self._grow()
+        except OSError:
+            self.stream.abort()
+            return
+        self._settle()
+
+    def _copy(self, ending: bool) -> None:
+        while True:
             try:
-                count = os.splice(pipe.read, self.sink, self.in_pipe, flags=_NOW)
+                data = _read(self.source, COPY_BYTES)
             except BlockingIOError:
-                self.blocked = True
-                return False
-            self.in_pipe -= count
-            self.moved += count
-            budget -= count
+                return
+            if not data:
+                self._end()
+                return
+            if not self._give(data):
+                return
+            if len(data) == COPY_BYTES:
+                self._grow()
+                return
+            if not ending:
+                return  # read short: the next byte comes with an event
+
+    def _give(self, data: bytes) -> bool:
+        """Write to the sink; keep what it does not take. Returns whether it took all."""
+        try:
+            count = _write(self.sink, data)
+        except BlockingIOError:
+            count = 0
+        self._count(count)
+        if count < len(data):
+            self._block(data[count:])
+            return False
+        self.pending = b""
         return True
 
-    def release(self, pipes: Pipes) -> None:
-        if self.pipe is not None:
-            pipes.give(self.pipe, empty=not self.in_pipe)
-            self.pipe = None
+    def _grow(self) -> None:
+        """There is more than a message: go on with a pipe, or without when there is none."""
+        self.pipe = self.stream.pipes.take()
+        self._queue()
+
+    def _queue(self) -> None:
+        if not self.queued:
+            self.queued = True
+            self.stream.reactor.again(self._turn)
+
+    def _turn(self) -> None:
+        self.queued = False
+        if self.ended or self.blocked:
+            return
+        try:
+            if self.pipe is not None:
+                self._pour(self.pipe)
+            else:
+                self._copy(ending=True)
+        except OSError:
+            self.stream.abort()
+            return
+        self._settle()
+
+    def _pour(self, pipe: Pipe) -> None:
+        """Move by pipe. A turn that moved little gives the pipe back, so that connections which
+        have fallen quiet hold none."""
+        moved = 0
+        while moved < TURN_BYTES:
+            if not self.in_pipe:
+                try:
+                    self.in_pipe = _splice(self.source, pipe.write, PIPE_BYTES, flags=_NOW)
+                except BlockingIOError:
+                    if moved < PIPE_BYTES:
+                        self.release()
+                    return
+                if not self.in_pipe:
+                    self._end()
+                    return
+            try:
+                count = _splice(pipe.read, self.sink, self.in_pipe, flags=_NOW)
+            except BlockingIOError:
+                self._block(b"")
+                return
+            self.in_pipe -= count
+            moved += count
+            self._count(count)
+        self._queue()
+
+    def _block(self, pending: bytes) -> None:
+        self.pending = pending
+        self.blocked = True
+        if not self.hears_room:
+            self.hears_room = True
+            self.stream.reactor.modify(self.sink, EDGES)
+
+    def _count(self, count: int) -> None:
+        if self.upward:
+            self.counters.received += count
+        else:
+            self.counters.sent += count
+
+    def _end(self) -> None:
+        self.ended = True
+        self.release()
+        self.stream.finish(self)
+
+    def _settle(self) -> None:
+        back = self.back
+        free = not (self.blocked or back.blocked)
+        self.easy = free and self.pipe is None and not self.ended
+        back.easy = free and back.pipe is None and not back.ended
 
 
 class Stream:
     """A connection that came about on both sides, until both have said all or one breaks."""
 
     __slots__ = (
-        "_closed", "_down", "_on_end", "_pipes", "_reactor", "_up", "client", "counters",
-        "server",
+        "_closed", "_down", "_on_end", "_up", "client", "counters", "pipes", "reactor", "server",
     )  # fmt: skip
 
     def __init__(
@@ -191,25 +308,30 @@ class Stream:
         counters: EndpointCounters,
         on_end: Callable[[Stream], None],
     ) -> None:
-        self._reactor = reactor
-        self._pipes = pipes
+        self.reactor = reactor
+        self.pipes = pipes
         self.client = client
         self.server = server
         self.counters = counters
         self._on_end = on_end
-        self._up = Flow(client.fileno(), server.fileno())
-        self._down = Flow(server.fileno(), client.fileno())
+        here, there = client.fileno(), server.fileno()
+        self._up = Flow(self, here, there, True)
+        self._down = Flow(self, there, here, False)
+        self._up.back, self._down.back = self._down, self._up
         self._closed = False
 
     def start(self, event: int) -> None:
         """Begin. ``event`` is what the server's descriptor, in the reactor already, reported when
         it was connected; its events are ours from now on."""
-        self._reactor.replace(self._down.source, self.on_server)
-        self._reactor.add(self._up.source, self.on_client, EDGES)
+        self.reactor.replace(self._down.source, self._down.on_event)
+        self.reactor.add(self._up.source, self._up.on_event, READS)
         # The client mostly speaks first, and mostly has spoken by now.
-        self._pump(self._up, ending=False)
+        if self._up.pending:
+            self._up.pump(ending=True)
+        else:
+            self._up.on_event(select.EPOLLIN)
         if event & _READABLE:
-            self._pump(self._down, bool(event & _ENDING))
+            self._down.on_event(event)
 
     def greet(self, data: bytes) -> None:
         """Before ``start``: say ``data`` to the server before anything that the client says, in
@@ -219,62 +341,34 @@ class Stream:
             up.pending = data + os.read(up.source, COPY_BYTES)
         except OSError:  # nothing yet; or broken, which will be met again
             up.pending = data
+        up.easy = False
         self.counters.received -= len(data)  # no payload
 
-    def on_client(self, event: int) -> None:
-        self._on_event(event, self._up, self._down)
-
-    def on_server(self, event: int) -> None:
-        self._on_event(event, self._down, self._up)
-
-    def _on_event(self, event: int, inward: Flow, outward: Flow) -> None:
-        if event & select.EPOLLERR:
-            self.abort()
-            return
-        if event & _READABLE and not inward.blocked:
-            self._pump(inward, bool(event & _ENDING))
-        if event & select.EPOLLOUT and outward.blocked:
-            self._pump(outward, True)
-
-    def _pump(self, flow: Flow, ending: bool) -> None:
-        if self._closed or flow.ended:
-            return
-        before = flow.moved
-        try:
-            more = flow.pump(self._pipes, ending)
-            if flow.ended:
-                self._finish(flow)
-        except OSError:
-            self.abort()
-            return
-        finally:
-            if flow is self._up:
-                self.counters.received += flow.moved - before
-            else:
-                self.counters.sent += flow.moved - before
-        if more:
-            self._reactor.again(lambda: self._pump(flow, True))
-
-    def _finish(self, flow: Flow) -> None:
-        """``flow`` brought all there was: say so to its sink; with both done, close."""
-        flow.release(self._pipes)
+    def finish(self, flow: Flow) -> None:
+        """``flow`` brought all there was: say so to its sink; with both done, close. Raises
+        OSError when the sink is broken."""
         if self._up.ended and self._down.ended:
             self._close()
             return
         sink = self.server if flow is self._up else self.client
         sink.shutdown(socket.SHUT_WR)
 
-    def abort(self) -> None:
-        """Break off both sides with a reset, as one of them did."""
+    def abort(self, broken: Flow | None = None) -> None:
+        """Break off both sides with a reset, as one of them did: the source of ``broken``, which
+        needs to be told nothing."""
         if not self._closed:
-            reset(self.client)
-            reset(self.server)
+            if broken is not self._up:
+                reset(self.client)
+            if broken is not self._down:
+                reset(self.server)
             self._close()
 
     def _close(self) -> None:
         self._closed = True
-        for sock, flow in ((self.client, self._up), (self.server, self._down)):
-            flow.release(self._pipes)
-            self._reactor.forget(flow.source)
-            self._reactor.close(sock)
+        reactor = self.reactor
+        for flow, sock in ((self._up, self.client), (self._down, self.server)):
+            flow.easy, flow.ended = False, True  # a turn that comes yet finds nothing to do
+            flow.release()
+            reactor.forget(flow.source)
+            reactor.close(sock)
         self._on_end(self)
