@@ -94,6 +94,11 @@ def test_a_service_and_its_endpoints() -> None:
     lines = told(SERVICE, raw, endpoints=endpoints)
     assert "Port: h 80/TCP to 8080" in lines
     assert "Endpoints: 10.0.0.1:8080" in lines
+    assert not any("Conditions" in line for line in lines)
+    taken = {"type": "Served", "status": "False", "reason": "PortTaken", "message": "by sshd"}
+    assert "Served False PortTaken by sshd" in told(
+        SERVICE, {**raw, "status": {"conditions": [taken]}}
+    )
 
 
 def test_amounts_are_tables_and_secrets_stay_secret() -> None:

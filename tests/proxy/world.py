@@ -26,11 +26,16 @@ from k8slite.api.kinds.endpoints.types import (
 )
 from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
 from k8slite.api.meta import Object, ObjectMeta
+from k8slite.api.user import User
 from k8slite.client.informer import CacheInformers
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
 from k8slite.netfilter.edge import Edge
+from k8slite.roles.apiserver.admission import chain
+from k8slite.roles.apiserver.leases import Holders
+from k8slite.roles.apiserver.local import LocalClient
+from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.proxy import Proxy
 from k8slite.store.base import Delete, Put
 from k8slite.store.cache import WatchCache
@@ -89,6 +94,11 @@ class World:
             key = kind.store_key(obj.metadata.namespace, obj.metadata.name)
             revision = await self.store.commit([Put(key, codec.encode_stored(obj))])
             await self.cache.wait_for(revision)
+
+    def service(self, name: str) -> Service:
+        entry = self.cache.table(SERVICE).get(f"default/{name}")
+        assert entry is not None
+        return entry.object
 
     async def delete(self, name: str) -> None:
         for kind in (SERVICE, ENDPOINTS):
@@ -162,9 +172,9 @@ async def running(new_edge: Callable[[], Edge], **options: object) -> AsyncItera
         edge = new_edge()
         options.setdefault("look_every", 0.2)
         options.setdefault("health_port", None)
-        proxy = Proxy(
-            Settings(node_name=NODE, node_ip=NODE), informers, recorded, clock, edge, **options
-        )  # type: ignore[arg-type]
+        settings = Settings(node_name=NODE, node_ip=NODE, portal_net="192.168.3.0/24")
+        options.setdefault("client", node_client(store, cache, clock, settings))
+        proxy = Proxy(settings, informers, recorded, clock, edge, **options)  # type: ignore[arg-type]
         jobs = [asyncio.create_task(cache.run()), asyncio.create_task(proxy.run())]
         world = World(store, cache, proxy, recorded, edge)
         try:
@@ -178,6 +188,15 @@ async def running(new_edge: Callable[[], Edge], **options: object) -> AsyncItera
                 await stop(job)
             await edge.remove()
             await edge.close()
+
+
+def node_client(
+    store: MemoryStore, cache: WatchCache, clock: Clock, settings: Settings
+) -> LocalClient:
+    """The API as this node reaches it: what it may not write is refused."""
+    registry = Registry(store, cache, SCHEME, clock, settings, chain((), cache))
+    nodes = Holders(store, cache, "nodes", settings.node_grace)
+    return LocalClient(registry, nodes, User(f"system:node:{NODE}", ("system:nodes",)))
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

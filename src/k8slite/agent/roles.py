@@ -49,7 +49,10 @@ def start_node(around: Around) -> None:
     runtime = DockerRuntime(settings, clock)
     overlay = Overlay(settings, around.informers, around.recorder("overlay"), clock)
     edge = choose_edge(clock)
-    proxy = Proxy(settings, around.informers, around.recorder("kube-proxy"), clock, edge)
+    proxy = Proxy(
+        settings, around.informers, around.recorder("kube-proxy"), clock, edge,
+        client=around.client,
+    )  # fmt: skip
     kubelet = Kubelet(
         settings, around.client, around.informers, around.recorder("kubelet"), clock, runtime,
         around.certificates, network_trouble=lambda: overlay.trouble, services=proxy.report,

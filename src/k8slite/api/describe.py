@@ -226,6 +226,12 @@ def _service(page: _Page, service: Service, around: Surroundings) -> None:
         behind = addresses(around.endpoints, port.name) if around.endpoints else []
         page.say("Endpoints", ",".join(behind))
     page.say("Session Affinity", service.spec.session_affinity)
+    conditions = [
+        [str(c.get(field, "")) for field in ("type", "status", "reason", "message")]
+        for c in service.status.conditions
+    ]
+    if conditions:
+        page.table("Conditions", ["Type", "Status", "Reason", "Message"], conditions)
 
 
 def _node(page: _Page, node: Node, around: Surroundings) -> None:

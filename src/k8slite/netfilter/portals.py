@@ -158,10 +158,15 @@ class DesiredRules:
                 self._claims.setdefault(claim, {}).setdefault(portal.name)
                 self._refresh(claim)
             self._refresh_backing(portal.name)
+        return self.lost(portal.name)
+
+    def lost(self, name: str) -> dict[Claim, str]:
+        """What the portal of this name may not have now; see ``put``."""
+        portal = self._portals.get(name)
         lost = {}
-        for claim in _claims(portal):
+        for claim in _claims(portal) if portal else ():
             owner = next(iter(self._claims[claim]))
-            if owner != portal.name:
+            if owner != name:
                 lost[claim] = owner
             elif claim not in self._standing:
                 lost[claim] = ""

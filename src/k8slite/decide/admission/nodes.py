@@ -1,4 +1,5 @@
-"""What a node may write: its own Node, its own pods' statuses and mirrors, events.
+"""What a node may write: its own Node, its own pods' statuses and mirrors, events, and on services
+the one condition that is its own.
 
 Reads are everybody's who is let in. The rule holds for those who come with a node's certificate.
 """
@@ -11,8 +12,10 @@ from typing import cast
 
 from k8slite.api.kinds.node.types import Node
 from k8slite.api.kinds.pod.types import Pod
+from k8slite.api.kinds.service.types import Service
 from k8slite.api.meta import Object
 from k8slite.decide.joining import addresses
+from k8slite.decide.serving import only_its_own
 
 CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
 
@@ -40,6 +43,11 @@ def refuse(
             return _pod(node, operation, subresource, cast(Pod, obj), there)
         case "Event":
             return "" if operation != DELETE else f"node {node} may not delete events"
+        case "Service":
+            of_status = operation == UPDATE and subresource == "status"
+            if of_status and only_its_own(cast(Service, obj), cast(Service, old), node):
+                return ""
+            return f"node {node} may write its condition of a service, and nothing else of it"
     return f"node {node} may not write objects of kind {kind}"
 
 

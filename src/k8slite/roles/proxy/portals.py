@@ -14,7 +14,7 @@ import structlog
 
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
-from k8slite.netfilter.edge import Drifted, Edge, NetfilterError
+from k8slite.netfilter.edge import Drifted, Edge, Locked, NetfilterError
 from k8slite.netfilter.portals import DesiredRules
 from k8slite.roles.proxy.counters import ProxyCounters
 
@@ -25,14 +25,14 @@ LOOK_EVERY = 2.0
 COMPARE_EVERY = 60.0
 
 _BACKOFF = Backoff(initial=0.5, maximum=15.0)
+_LOCKED_PAUSE = 1.0
 
 
 class PortalKeeper:
     """Converges the kernel to ``desired``.
 
     ``on_begin()`` is called when what is desired then is about to be written, ``on_written()``
-    when that is in the kernel; ``on_trouble(text)`` when it could not be written, and with "" once
-    it can again.
+    when that is in the kernel; ``on_trouble(text)`` each time that it could not be written.
     """
 
     def __init__(
@@ -72,11 +72,9 @@ class PortalKeeper:
                 self._compared = None
                 if not isinstance(error, Drifted):
                     self._fail(str(error))
-                    await self._clock.sleep(_BACKOFF.delay(self._failures))
+                    await self._clock.sleep(self._pause(error))
                 continue
-            if self._failures:
-                self._failures, self.trouble = 0, ""
-                self._on_trouble("")
+            self._failures, self.trouble = 0, ""
             try:
                 async with asyncio.timeout(self._look_every):
                     await self._dirty.wait()
@@ -111,4 +109,9 @@ class PortalKeeper:
         if text != self.trouble:
             log.error("portal rules not written", role="proxy", error=text)
             self.trouble = text
-            self._on_trouble(text)
+        self._on_trouble(text)
+
+    def _pause(self, error: NetfilterError) -> float:
+        """A table that another tool holds is soon free again."""
+        delay = _BACKOFF.delay(self._failures)
+        return min(delay, _LOCKED_PAUSE) if isinstance(error, Locked) else delay

@@ -59,16 +59,13 @@ class PortalPort:
 
 def portal_ports(service: Service) -> tuple[PortalPort, ...]:
     """The ports that the proxy opens for a service: none for a headless one (``None``), one
-    without an address yet, and for an ExternalName. Addresses other than IPv4 are left out."""
+    without an address yet, and for an ExternalName."""
     spec = service.spec
     if spec.type == "ExternalName" or spec.cluster_ip in ("", "None"):
         return ()
-    wanted = (
-        spec.cluster_ip,
-        *spec.external_ips,
-        *(entry.ip for entry in service.status.load_balancer.ingress),
-    )
-    addresses = tuple(dict.fromkeys(filter(_is_ipv4, wanted)))
+    public = _addresses(spec.external_ips)
+    given = _addresses(entry.ip for entry in service.status.load_balancer.ingress)
+    addresses = tuple(dict.fromkeys((*_addresses([spec.cluster_ip]), *public, *given)))
     if not addresses:
         return ()
     return tuple(
@@ -84,7 +81,7 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
             outside_local=spec.external_traffic_policy == "Local",
             client_address=_client_address(service, port),
             node_port=port.node_port if wants_node_ports(spec) else 0,
-            public=tuple(address for address in spec.external_ips if address in addresses),
+            public=public,
         )
         for port in spec.ports
         if (port.protocol or "TCP") in ("TCP", "UDP")
@@ -137,6 +134,17 @@ def _affinity(service: Service) -> float | None:
     config = service.spec.session_affinity_config
     chosen = config.client_ip.timeout_seconds if config and config.client_ip else None
     return float(chosen) if chosen else AFFINITY_SECONDS
+
+
+def _addresses(texts: Iterable[str]) -> tuple[str, ...]:
+    """In their plain form, each once; what is none is left out."""
+    found: dict[str, None] = {}
+    for text in texts:
+        try:
+            found[str(ipaddress.ip_address(text))] = None
+        except ValueError:
+            continue
+    return tuple(found)
 
 
 def _is_ipv4(text: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 import structlog
 
@@ -19,6 +18,7 @@ from k8slite.api.kinds.service.types import Service
 from k8slite.api.meta import Object
 from k8slite.client.base import Informers
 from k8slite.config import Settings
+from k8slite.decide import serving
 from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
@@ -35,6 +35,7 @@ from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.ports import PortalPort, endpoints_of, local_endpoints_of, portal_ports
 from k8slite.roles.proxy.report import Report
+from k8slite.roles.proxy.troubles import EventRecorder, StatusWriter, Troubles
 from k8slite.roles.proxy.udp import IDLE_SECONDS
 
 log = structlog.get_logger()
@@ -43,12 +44,8 @@ log = structlog.get_logger()
 HOLD_AGAIN = 2.0
 
 _SWEEP_SECONDS = 1.0
-
-
-class EventRecorder(Protocol):
-    """What the proxy needs of ``client.events.EventRecorder``."""
-
-    def event(self, obj: Object, reason: str, message: str, type: str = "Normal") -> None: ...
+#: What a trouble with rules is about: all portals of the service.
+_RULES = "rules"
 
 
 class Proxy:
@@ -66,6 +63,7 @@ class Proxy:
         clock: Clock,
         edge: Edge,
         *,
+        client: StatusWriter | None = None,
         health_port: int | None = HEALTH_PORT,
         look_every: float = LOOK_EVERY,
         connect_timeouts: tuple[float, ...] = CONNECT_TIMEOUTS,
@@ -80,7 +78,7 @@ class Proxy:
         self._node = settings.node_name
         self._services = informers.of(SERVICE)
         self._endpoints = informers.of(ENDPOINTS)
-        self._recorder = recorder
+        self._troubles = Troubles(settings.node_name, self._services, recorder, client, clock)
         self._clock = clock
         self._health_port = health_port
         self._desired = DesiredRules(settings.node_ip)
@@ -98,8 +96,7 @@ class Proxy:
         self._portals: dict[str, Portal] = {}  # by portal name: what is wanted of the kernel
         self._unwritten: set[str] = set()  # services whose rules are to be written
         self._writing: set[str] = set()  # services whose rules are being written
-        self._conflicts: dict[str, str] = {}  # by portal name: what was said about it
-        self._taken: dict[str, str] = {}  # by portal name: what was said about ports of the host
+        self._losing: set[str] = set()  # portals whose claims others have
 
     @property
     def settled(self) -> bool:
@@ -148,6 +145,7 @@ class Proxy:
                     ("proxy-portals", self._keeper.run()),
                     ("proxy-sweep", self._sweep()),
                     ("proxy-elders", self._elders.run()),
+                    ("proxy-troubles", self._troubles.run()),
                     ("proxy-health", self._health()),
                 ):
                     group.create_task(forever(name, job), name=name)
@@ -175,6 +173,8 @@ class Proxy:
             self._ports.pop(key, None)
         if key in self._unwritten:
             self._keeper.changed()
+            for name in tuple(self._losing):
+                self._tell_lost(name, self._desired.lost(name))  # perhaps it has got it now
 
     def _open(self, service: Service, port: PortalPort) -> None:
         """Serve the endpoints of now at ``port``, and want its rules."""
@@ -184,8 +184,9 @@ class Proxy:
             listener = self.listeners.serve(port, endpoints_of(behind, port), local)
         except OSError as error:
             said = f"port {port.name}: cannot listen: {error.strerror}; will try again"
-            self._recorder.event(service, "PortalNotOpened", said, "Warning")
+            self._troubles.tell(service.key, port.name, serving.NOT_OPENED, said)
             raise
+        self._troubles.tell(service.key, port.name, serving.NOT_OPENED, "")
         taken = self._holds.keep(port.name, port.held)
         self._tell_taken(service, port, taken)
         port = port.without(taken)
@@ -198,11 +199,8 @@ class Proxy:
         if taken:
             self._queue.add_after(service.key, HOLD_AGAIN)
         said = "; ".join(f"{claim}: {why}" for claim, why in taken.items())
-        if said and self._taken.get(port.name) != said:
-            self._recorder.event(
-                service, "NodePortTaken", f"port {port.name}: {said}; will try again", "Warning"
-            )
-        self._taken[port.name] = said
+        said = said and f"port {port.name}: {said}; will try again"
+        self._troubles.tell(service.key, port.name, serving.PORT_TAKEN, said)
 
     def _want(self, service: Service, portal: Portal) -> None:
         """Want the rules of ``portal``; say what of it belongs to others."""
@@ -210,28 +208,30 @@ class Proxy:
             return
         self._portals[portal.name] = portal
         self._unwritten.add(service.key)
-        self._tell_lost(service, portal, self._desired.put(portal))
+        self._tell_lost(portal.name, self._desired.put(portal))
         if portal.protocol == "udp" and portal.listener:
             doors = {(address, portal.port): portal.listener for address in portal.addresses}
             if portal.node_port:
                 doors["", portal.node_port] = portal.listener
             self._elders.fresh(doors)
 
-    def _tell_lost(self, service: Service, portal: Portal, lost: Mapping[Claim, str]) -> None:
-        said = "; ".join(f"{claim} belongs to {owner}" for claim, owner in lost.items())
-        if said and self._conflicts.get(portal.name) != said:
-            self._recorder.event(
-                service, "PortalConflict",
-                f"port {portal.name}: {said}; choose another address or port", "Warning",
-            )  # fmt: skip
-        self._conflicts[portal.name] = said
+    def _tell_lost(self, name: str, lost: Mapping[Claim, str]) -> None:
+        """Say which claims of a portal others have, and which nothing here can hold."""
+        (self._losing.add if lost else self._losing.discard)(name)
+        key = _service_key(name)
+        taken = "; ".join(f"{claim} belongs to {owner}" for claim, owner in lost.items() if owner)
+        taken = taken and f"port {name}: {taken}; choose another address or port"
+        self._troubles.tell(key, name, serving.PORTAL_CONFLICT, taken)
+        bare = ", ".join(str(claim) for claim, owner in lost.items() if not owner)
+        bare = bare and f"port {name}: {bare}: IPv6 needs nftables, which this host has not"
+        self._troubles.tell(key, name, serving.NO_FAMILY, bare)
 
     def _close(self, name: str) -> None:
         """Want the rules of a portal no longer; its listener goes when they are gone."""
         self._desired.remove(name)
         self._portals.pop(name, None)
-        self._conflicts.pop(name, None)
-        self._taken.pop(name, None)
+        self._losing.discard(name)
+        self._troubles.forget(_service_key(name), name)
         self._holds.release(name)
         self.listeners.retire(name)
 
@@ -242,17 +242,18 @@ class Proxy:
         self.listeners.rules_begin()
 
     def _rules_written(self) -> None:
+        for key in self._writing:
+            self._troubles.tell(key, _RULES, serving.NOT_WRITTEN, "")
         self._writing.clear()
+        self._troubles.all_told()
         self.listeners.rules_written()
         if not self._unwritten:
             self._elders.written()
 
     def _rules_in_trouble(self, trouble: str) -> None:
         """Say it on the services that it concerns: those whose rules wait to be written."""
-        for key in self._writing if trouble else ():
-            service = self._services.get(key)
-            if service is not None:
-                self._recorder.event(service, "PortalRulesNotWritten", trouble, "Warning")
+        for key in self._writing:
+            self._troubles.tell(key, _RULES, serving.NOT_WRITTEN, trouble)
 
     async def _sweep(self) -> None:
         while True:
@@ -269,3 +270,8 @@ class Proxy:
         except OSError as error:
             log.warning("healthz is not served", role="proxy", error=str(error))
             await asyncio.Event().wait()
+
+
+def _service_key(portal: str) -> str:
+    """``namespace/service`` of ``namespace/service:portname``."""
+    return portal.split(":", 1)[0]

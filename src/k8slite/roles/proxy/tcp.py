@@ -91,7 +91,8 @@ class TcpListener:
 
     def serve(self, port: PortalPort) -> None:
         """The portal: only connections that were addressed to it are let in."""
-        self._origins = frozenset(origin(address, port.port) for address in port.addresses)
+        addresses = (address for address in port.addresses if ":" not in address)
+        self._origins = frozenset(origin(address, port.port) for address in addresses)
         self._introduce = HEADERS.get(port.client_address)
         # The rules of node ports are for every address of this host, so the number says it all.
         self._node_port = struct.pack("!H", port.node_port) if port.node_port else b""
