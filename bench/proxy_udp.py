@@ -7,6 +7,7 @@ portal with its real rules, and nginx on its port. Needs root, cc and nginx with
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import statistics
 import subprocess
@@ -85,13 +86,26 @@ def rows() -> Iterator[Row]:
             assert proxy.stdout is not None
             while (line := proxy.stdout.readline()) and line != "ready\n":
                 pass
+            processes = {"k8slite": proxy.pid, "nginx": _worker(site)}
             for clients, each in LOADS:
-                yield _row(site, load, clients, each)
+                yield _row(site, load, clients, each, processes)
         finally:
             proxy.communicate("")
 
 
-def _row(site: Namespace, load: str, clients: int, each: int) -> Row:
+def _worker(site: Namespace) -> int:
+    """nginx's one worker. Raises StopIteration when there is none."""
+    return next(
+        pid for pid in site.pids() if b"worker process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _row(site: Namespace, load: str, clients: int, each: int, processes: dict[str, int]) -> Row:
     targets = {
         "direct": ("127.0.0.1", str(ECHO)),
         "nginx": ("127.0.0.1", str(NGINX)),
@@ -99,6 +113,7 @@ def _row(site: Namespace, load: str, clients: int, each: int) -> Row:
     }
     rates: dict[str, list[float]] = {name: [] for name in targets}
     lost, sent = dict.fromkeys(targets, 0), dict.fromkeys(targets, 0)
+    before = {name: _cpu_seconds(pid) for name, pid in processes.items()}
     for _ in range(ROUNDS):  # in turns, so that a noisy second hits all alike
         for name, target in targets.items():
             said = site.run(load, "ask", *target, str(clients), str(each), str(SECONDS)).split()
@@ -109,7 +124,9 @@ def _row(site: Namespace, load: str, clients: int, each: int) -> Row:
     ratio = best["k8slite"] / best["nginx"]
 
     def said_of(name: str) -> str:
-        return f"{best[name]:,.0f}/s, lost {lost[name]:,} of {sent[name]:,}"
+        cpu = (_cpu_seconds(processes[name]) - before[name]) / sent[name] * 1e6
+        rate = f"{best[name]:,.0f}/s at {cpu:.1f} µs of CPU each"
+        return f"{rate}, lost {lost[name]:,} of {sent[name]:,}"
 
     who = "one client" if clients == 1 else f"{clients} clients"
     return Row(

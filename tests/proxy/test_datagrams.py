@@ -58,7 +58,7 @@ class Parties:
 
     def answer(self, caller: object) -> tuple[int, int]:
         select.select([self.upstream], [], [], 5)
-        count, size = self.io.answer(
+        count, size, _ = self.io.answer(
             self.upstream.fileno(),
             self.listener,
             self.io.reply(caller),  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class DatagramIO(Protocol):
         """A socket for one client's datagrams to ``endpoint``. Raises OSError."""
 
     def take(self, listener: socket.socket) -> tuple[Sequence[Caller], Sequence[int]]:
-        """Up to ``SLOTS`` datagrams: who sent each, and its bytes. Empty: there are none now."""
+        """Up to ``SLOTS`` datagrams: who sent each, and its bytes. Fewer: there are no more now."""
 
     def origin(self, caller: Caller) -> Origin | None:
         """None when the kernel did not tell the address that the datagram reached."""
@@ -77,10 +77,12 @@ class DatagramIO(Protocol):
     def reply(self, caller: Caller) -> object:
         """How to answer: to be handed to ``answer``."""
 
-    def answer(self, upstream: int, listener: socket.socket, reply: object) -> tuple[int, int]:
+    def answer(
+        self, upstream: int, listener: socket.socket, reply: object
+    ) -> tuple[int, int, bool]:
         """Read what the endpoint said, up to ``SLOTS`` datagrams, and send it to the client from
-        ``listener``, at once or with ``close``. Returns datagrams and bytes. Raises OSError when
-        the endpoint's host said that nobody listens."""
+        ``listener``, at once or with ``close``. Returns datagrams, bytes, and whether there may be
+        more now. Raises OSError when the endpoint's host said that nobody listens."""
 
     def close(self) -> None:
         """The batch is complete: send what waits."""
@@ -186,7 +188,9 @@ class SingleDatagrams:
         client, local = caller
         return client, [pktinfo(local, client[3] if len(client) > 2 else 0)]
 
-    def answer(self, upstream: int, listener: socket.socket, reply: object) -> tuple[int, int]:
+    def answer(
+        self, upstream: int, listener: socket.socket, reply: object
+    ) -> tuple[int, int, bool]:
         assert isinstance(reply, tuple)
         client, ancillary = reply
         count = size = 0
@@ -201,7 +205,7 @@ class SingleDatagrams:
                 listener.sendmsg([data], ancillary, 0, client)
             except OSError:
                 pass  # a datagram that cannot be sent is a datagram lost
-        return count, size
+        return count, size, count == SLOTS
 
     def close(self) -> None:
         self.due = False  # nothing waits here

@@ -88,6 +88,13 @@ class BatchedDatagrams:
         count = self._recvmmsg(listener.fileno(), slots.heads[0], SLOTS, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return (), ()  # no more for now, or an error that an earlier answer met
+        if count == 1 and slots.rooms[0] == names.room:
+            slots.lengths[0] = size = slots.sizes[0]
+            slots.rooms[0] = _CONTROL_BYTES  # all that the kernel changed of what is asked of it
+            self._sizes = [size]
+            if self._joined:
+                self._joined.clear()
+            return (names.caller.unpack(slots.metas(1)),), self._sizes
         callers: list[Caller] = list(names.caller.iter_unpack(slots.metas(count)))
         self._sizes = sizes = slots.sizes[:count].tolist()
         self._joined.clear()
@@ -123,7 +130,9 @@ class BatchedDatagrams:
     def reply(self, caller: Caller) -> bytes:
         return self._names.reply(caller)
 
-    def answer(self, upstream: int, listener: socket.socket, reply: object) -> tuple[int, int]:
+    def answer(
+        self, upstream: int, listener: socket.socket, reply: object
+    ) -> tuple[int, int, bool]:
         if listener is not self._sender or self._filled == SLOTS:
             self._flush()
             self._sender = listener
@@ -134,15 +143,15 @@ class BatchedDatagrams:
         if count < 0:
             code = ctypes.get_errno()
             if code == errno.EAGAIN:
-                return 0, 0
+                return 0, 0, False
             raise OSError(code, os.strerror(code))
         self._filled = first + count
         assert isinstance(reply, bytes)
         if count == 1 and not slots.rooms[first]:
             slots.lengths[first] = size = slots.sizes[first]
             self._letters.add(reply, slots.vectors[first], 1, 0)
-            return 1, size
-        return count, self._address(reply, first, count)
+            return 1, size, self._filled == SLOTS
+        return count, self._address(reply, first, count), self._filled == SLOTS
 
     def close(self) -> None:
         self.due = False

@@ -20,7 +20,7 @@ from k8slite.kit.clock import Clock
 from k8slite.netfilter.conntrack import Address, Flow, canonical
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.counters import PortCounters
-from k8slite.roles.proxy.datagrams import Caller, DatagramIO, Origin
+from k8slite.roles.proxy.datagrams import SLOTS, Caller, DatagramIO, Origin
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.sessions import ANSWERED, LIVE, NEW, SessionTable
@@ -34,6 +34,8 @@ MAX_SESSIONS = 2_048
 
 #: New clients that are looked at in a second, and at once after quiet seconds.
 NEW_CLIENTS, NEW_CLIENTS_BURST = 10_000.0, 2_048.0
+
+_EDGES = select.EPOLLIN | select.EPOLLET
 
 #: Strangers that are remembered as such, for a second or so.
 _STRANGERS = 4_096
@@ -76,7 +78,7 @@ class UdpListener:
         self._blind = ""  # why connection tracking cannot be asked
         self._socket = datagrams.listen()
         self.port: int = self._socket.getsockname()[1]
-        reactor.add(self._socket.fileno(), self._receive, select.EPOLLIN)
+        reactor.add(self._socket.fileno(), self._receive, _EDGES)
 
     def serve(self, port: PortalPort) -> None:
         """The portal: only datagrams that were addressed to it are let in."""
@@ -120,8 +122,12 @@ class UdpListener:
 
     abort = stop
 
-    def _receive(self, event: int) -> None:
+    def _receive(self, event: int = 0) -> None:
+        if self._socket.fileno() < 0:
+            return
         callers, sizes = self.datagrams.take(self._socket)
+        if len(callers) == SLOTS:
+            self._reactor.again(self._receive)  # there may be more, and no edge tells
         for caller, places in _by_caller(callers).items():
             session = self.sessions.of(caller) or self._begin(caller, len(places))
             if session is None:
@@ -168,7 +174,7 @@ class UdpListener:
                 self.balancer.failed(endpoint, now)
             return None
         self.sessions.add(session, now)
-        self._reactor.add(session.upstream, session.receive, select.EPOLLIN)
+        self._reactor.add(session.upstream, session.receive, _EDGES)
         session.counters.connections += 1
         session.counters.active += 1
         return session
@@ -194,13 +200,15 @@ class UdpListener:
         """Send what the endpoint said to the client, from the address that the client used."""
         datagrams = self.datagrams
         try:
-            count, size = datagrams.answer(session.upstream, self._socket, session.reply)
+            count, size, more = datagrams.answer(session.upstream, self._socket, session.reply)
         except OSError:
             self._broken(session)
             return
         if not datagrams.due:
             datagrams.due = True
             self._reactor.close(datagrams)
+        if more:
+            self._reactor.again(session.receive)
         if count:
             session.used = True
             session.counters.sent += size
@@ -250,8 +258,9 @@ class _Session:
         self.socket: socket.socket = listener.datagrams.connect(endpoint)
         self.upstream = self.socket.fileno()
 
-    def receive(self, event: int) -> None:
-        self._listener.answer(self)
+    def receive(self, event: int = 0) -> None:
+        if self.socket.fileno() >= 0:
+            self._listener.answer(self)
 
 
 class Allowance:
@@ -274,6 +283,8 @@ class Allowance:
 def _by_caller(callers: Sequence[Caller]) -> Mapping[Caller, Sequence[int]]:
     """The places at which each caller stands, in their order."""
     count = len(callers)
+    if count == 1:
+        return {callers[0]: (0,)}
     if count and callers.count(callers[0]) == count:
         return {callers[0]: range(count)}
     found: dict[Caller, list[int]] = {}
