@@ -12,8 +12,9 @@ from registry_world import USER, World, memory_world, registry_on, service, sqli
 
 from k8slite.api.errors import AlreadyExists, Invalid
 from k8slite.api.kinds import SERVICE
+from k8slite.api.kinds.node.types import Node, NodeAddress, NodeStatus
 from k8slite.api.kinds.service.types import ServicePort
-from k8slite.api.meta import DeleteOptions
+from k8slite.api.meta import DeleteOptions, ObjectMeta
 from k8slite.kit.clock import Clock
 from k8slite.store.base import Create, Delete
 from k8slite.store.memory import MemoryStore
@@ -163,6 +164,41 @@ async def test_taken_and_unfit_node_ports_are_refused_with_their_path(world: Wor
     assert "is taken" in await refused(world, path, type="NodePort", ports=taken)
     low = (ServicePort(port=80, node_port=80),)
     assert "30000" in await refused(world, path, type="NodePort", ports=low)
+
+
+async def test_a_public_address_is_none_of_the_portal_net(world: World) -> None:
+    said = await refused(world, "spec.externalIPs[1]", external_ips=("12.0.0.5", "192.168.3.77"))
+    assert "is in the portal net 192.168.3.0/24" in said
+    created = await world.client.create(service(external_ips=("12.0.0.5", "2001:db8::5")))
+    wrong = replace(created, spec=replace(created.spec, external_ips=("192.168.3.77",)))
+    with pytest.raises(Invalid, match=r"spec\.externalIPs\[0\]"):
+        await world.client.update(wrong)
+
+
+async def test_a_nodes_address_is_public_but_for_the_clusters_own_doors(world: World) -> None:
+    status = NodeStatus(addresses=(NodeAddress(type="InternalIP", address="10.0.0.7"),))
+    await world.client.create(Node(metadata=ObjectMeta(name="n7"), status=status))
+    await world.client.create(service("web", external_ips=("10.0.0.7",)))
+    for port in (8080, 6443, 7080, 10250):
+        for address, owner in (("10.0.0.7", "node n7"), ("10.0.0.1", "a master")):
+            said = await refused(
+                world, "spec.externalIPs[0]",
+                external_ips=(address,), ports=(ServicePort(port=port),),
+            )  # fmt: skip
+            assert f"is an address of {owner}, and port {port}" in said
+    # Nobody's address: anything goes.
+    await world.client.create(
+        service("far", external_ips=("10.0.0.8",), ports=(ServicePort(port=6443),))
+    )
+
+
+async def test_what_a_service_has_already_is_no_reason_to_refuse_an_update(world: World) -> None:
+    ports = (ServicePort(port=6443),)
+    created = await world.client.create(service(external_ips=("10.0.0.7",), ports=ports))
+    status = NodeStatus(addresses=(NodeAddress(type="InternalIP", address="10.0.0.7"),))
+    await world.client.create(Node(metadata=ObjectMeta(name="n7"), status=status))
+    meta = replace(created.metadata, labels={"a": "b"})
+    await world.client.update(replace(created, metadata=meta))
 
 
 async def test_two_masters_never_hand_out_the_same_address() -> None:

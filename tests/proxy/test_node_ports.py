@@ -153,6 +153,25 @@ def test_a_public_address_takes_no_door_of_the_host(net: Net, new_edge: NewEdge)
     net.node.do(story())
 
 
+def test_a_public_address_is_not_the_way_to_the_masters(net: Net, new_edge: NewEdge) -> None:
+    """A node whose rules led it astray could not hear that they should go."""
+
+    async def story() -> None:
+        masters = {
+            "server": ("https://192.168.7.20:6443",),
+            "etcd": ("https://[2001:db8::7]:2379",),
+        }
+        async with running(new_edge, settings=masters) as world, greeters(1) as endpoints:
+            public = {"external_ips": ("192.168.7.20", PUBLIC)}
+            await world.serve("thief", PORTAL, endpoints, port=6443, **public)
+            assert "192.168.7.20/32" not in listing(net, world)
+            [(_, _, message)] = world.recorded.events
+            assert "192.168.7.20 port 6443/tcp: this node reaches the masters there" in message
+            assert await ask(PUBLIC, 6443) == b"0"
+
+    net.node.do(story())
+
+
 def test_a_repaired_node_port(net: Net, either_edge: NewEdge) -> None:
     async def story() -> None:
         async with running(either_edge) as world, greeters(1) as endpoints:

@@ -172,7 +172,7 @@ async def running(new_edge: Callable[[], Edge], **options: object) -> AsyncItera
         edge = new_edge()
         options.setdefault("look_every", 0.2)
         options.setdefault("health_port", None)
-        settings = Settings(node_name=NODE, node_ip=NODE, portal_net="192.168.3.0/24")
+        settings = Settings(node_name=NODE, node_ip=NODE, **options.pop("settings", {}))  # type: ignore[arg-type]
         options.setdefault("client", node_client(store, cache, clock, settings))
         proxy = Proxy(settings, informers, recorded, clock, edge, **options)  # type: ignore[arg-type]
         jobs = [asyncio.create_task(cache.run()), asyncio.create_task(proxy.run())]

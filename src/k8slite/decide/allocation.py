@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from collections.abc import Callable, Collection, Container
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, ip_address
 
 from k8slite.api.errors import FieldError
 from k8slite.api.kinds.service.types import Service, ServiceSpec
@@ -69,6 +69,28 @@ def draw_address(net: IPv4Network, taken: Taken, rng: Rng) -> str | FieldError:
     if free:
         return rng.choice(free)
     return FieldError("spec.clusterIP", f"no address is free in the portal net {net}", "Forbidden")
+
+
+def refuse_public(
+    net: IPv4Network, spec: ServiceSpec, index: int, node: str, doors: Collection[int]
+) -> FieldError | None:
+    """Why a service may not have its external IP of that ``index``; None when it may.
+
+    The portal net is handed out by the cluster. ``node`` is the node that has the address, or "":
+    to take a node's address is the article's way to reach a service from outside, but on every
+    other node the rules would lead the cluster's own connections to its ``doors`` astray, those
+    with which a node would hear that the service is gone.
+    """
+    path, address = f"spec.externalIPs[{index}]", ip_address(spec.external_ips[index])
+    if address in net:
+        return FieldError(path, f'"{address}" is in the portal net {net}, which is handed out')
+    taken = [port.port for port in spec.ports if port.port in doors] if node else []
+    if taken:
+        said = (
+            f'"{address}" is an address of {node}, and port {taken[0]} there is the cluster\'s own'
+        )
+        return FieldError(path, said)
+    return None
 
 
 def refuse_port(port: int, path: str, taken: Taken) -> FieldError | None:

@@ -16,9 +16,11 @@ from typing import Any
 import msgspec
 
 from k8slite.api.errors import FieldError, Invalid
-from k8slite.api.kinds import SERVICE
-from k8slite.api.kinds.service.types import Service, ServicePort
+from k8slite.api.kinds import NODE, SERVICE
+from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
+from k8slite.config import Settings
 from k8slite.decide import allocation
+from k8slite.decide.joining import addresses
 from k8slite.kit.clock import Rng
 from k8slite.roles.apiserver.admission.request import Request
 from k8slite.store.base import Create, Delete, Op
@@ -29,20 +31,26 @@ _PORTS = "/registry/nodeports/"
 
 
 class Portals:
-    """Allocates from ``net`` (a network such as ``192.168.3.0/24``)."""
+    """Allocates from the portal net."""
 
-    def __init__(self, net: str, cache: WatchCache, rng: Rng) -> None:
-        self.net = IPv4Network(net)
+    def __init__(self, settings: Settings, cache: WatchCache, rng: Rng) -> None:
+        self.net = IPv4Network(settings.portal_net)
+        self._master = settings.node_ip
+        self._doors = frozenset(
+            (settings.port, settings.secure_port, settings.read_only_port, settings.node_port)
+        )
         self._rng = rng
         self._table = cache.table(SERVICE)
+        self._nodes = cache.table(NODE)
         self._held: Counter[str] | None = None  # reservation keys, counted when first needed
 
     def stake(self, request: Request[Any]) -> Iterator[Op]:
         """Give the service what it wants and has not; yield the reservations to make and end.
 
-        Raises Invalid: out of range, taken, exhausted.
+        Raises Invalid: out of range, taken, exhausted; a public address that is not to be had.
         """
         old = request.old
+        self._review_public(request.obj, old)
         mine = frozenset[str]() if old is None else _keys(old)
         taken = _Taken(self._all_held(), mine, request.lost)
         new = self._with_address(request.obj, taken)
@@ -76,6 +84,25 @@ class Portals:
             raise _invalid(service, address)
         spec = msgspec.structs.replace(spec, cluster_ip=address, cluster_ips=(address,))
         return msgspec.structs.replace(service, spec=spec)
+
+    def _review_public(self, service: Service, old: Service | None) -> None:
+        """What a service has already it keeps: it was let in when nobody had it."""
+        spec = service.spec
+        if not spec.external_ips or (old and _reached_by(old.spec) == _reached_by(spec)):
+            return
+        for index, address in enumerate(spec.external_ips):
+            node = self._node_with(address)
+            error = allocation.refuse_public(self.net, spec, index, node, self._doors)
+            if error is not None:
+                raise _invalid(service, error)
+
+    def _node_with(self, address: str) -> str:
+        if address == self._master:
+            return "a master"
+        for entry in self._nodes.entries():
+            if address in addresses(entry.object):
+                return f"node {entry.object.metadata.name}"
+        return ""
 
     def _with_ports(self, service: Service, taken: _Taken) -> Service:
         spec = service.spec
@@ -136,6 +163,10 @@ class _Taken:
 
     def under(self, prefix: str) -> allocation.Taken:
         return lambda what: self.has(f"{prefix}{what}")
+
+
+def _reached_by(spec: ServiceSpec) -> tuple[frozenset[str], frozenset[int]]:
+    return frozenset(spec.external_ips), frozenset(port.port for port in spec.ports)
 
 
 def _keys(service: Service) -> frozenset[str]:

@@ -74,7 +74,7 @@ class Registry:
         self._admission = admission
         leases = EventLeases(store, clock, settings.event_ttl)
         self._transactions = Transactions(store, cache, leases, clock)
-        self._portals = Portals(settings.portal_net, cache, clock.rng)
+        self._portals = Portals(settings, cache, clock.rng)
         self._pod_cidrs = PodCidrs(cache)
 
     def fenced(self, fence: Fence) -> Registry:

@@ -6,10 +6,12 @@ import dataclasses
 import ipaddress
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from k8slite.api.kinds.endpoints.types import Endpoints, EndpointSubset
 from k8slite.api.kinds.service import proxying
 from k8slite.api.kinds.service.types import Service, ServicePort
+from k8slite.config import Settings
 from k8slite.decide.allocation import wants_node_ports
 from k8slite.decide.balancing import AFFINITY_SECONDS, Endpoint
 from k8slite.decide.endpoints import terminating_of
@@ -38,6 +40,11 @@ class PortalPort:
     client_address: str = ""
     node_port: int = 0
     public: tuple[str, ...] = ()
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What it asks for, but for the node port."""
+        return tuple(Claim(address, self.protocol, self.port) for address in self.addresses)
 
     @property
     def held(self) -> tuple[Claim, ...]:
@@ -86,6 +93,20 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
         for port in spec.ports
         if (port.protocol or "TCP") in ("TCP", "UDP")
     )
+
+
+def lifelines(settings: Settings) -> frozenset[Claim]:
+    """Where this node reaches the masters and the store: rules for a service there would cut it
+    off from those who could tell it that the service is gone."""
+    found = set()
+    for url in (*settings.server, *settings.etcd):
+        try:
+            parts = urlsplit(url)
+            address = str(ipaddress.ip_address(parts.hostname or ""))
+            found.add(Claim(address, "tcp", parts.port or 443))
+        except ValueError:
+            continue  # a name, which no service can have
+    return frozenset(found)
 
 
 def endpoints_of(

@@ -33,7 +33,13 @@ from k8slite.roles.proxy.holds import Holds
 from k8slite.roles.proxy.inside import Inside
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
-from k8slite.roles.proxy.ports import PortalPort, endpoints_of, local_endpoints_of, portal_ports
+from k8slite.roles.proxy.ports import (
+    PortalPort,
+    endpoints_of,
+    lifelines,
+    local_endpoints_of,
+    portal_ports,
+)
 from k8slite.roles.proxy.report import Report
 from k8slite.roles.proxy.troubles import EventRecorder, StatusWriter, Troubles
 from k8slite.roles.proxy.udp import IDLE_SECONDS
@@ -44,6 +50,7 @@ log = structlog.get_logger()
 HOLD_AGAIN = 2.0
 
 _SWEEP_SECONDS = 1.0
+_LIFELINE = "this node reaches the masters there"
 #: What a trouble with rules is about: all portals of the service.
 _RULES = "rules"
 
@@ -76,6 +83,7 @@ class Proxy:
             connect_timeouts=connect_timeouts, udp_idle=udp_idle, drain=drain,
         )  # fmt: skip
         self._node = settings.node_name
+        self._lifelines = lifelines(settings)
         self._services = informers.of(SERVICE)
         self._endpoints = informers.of(ENDPOINTS)
         self._troubles = Troubles(settings.node_name, self._services, recorder, client, clock)
@@ -188,6 +196,7 @@ class Proxy:
             raise
         self._troubles.tell(service.key, port.name, serving.NOT_OPENED, "")
         taken = self._holds.keep(port.name, port.held)
+        taken |= dict.fromkeys(self._lifelines.intersection(port.claims), _LIFELINE)
         self._tell_taken(service, port, taken)
         port = port.without(taken)
         portal = Portal(port.name, port.protocol, port.addresses, port.port, listener,
@@ -196,10 +205,10 @@ class Proxy:
 
     def _tell_taken(self, service: Service, port: PortalPort, taken: Mapping[Claim, str]) -> None:
         """Say which ports of this host the service cannot have, and look again later."""
-        if taken:
+        if set(taken.values()) - {_LIFELINE}:
             self._queue.add_after(service.key, HOLD_AGAIN)
         said = "; ".join(f"{claim}: {why}" for claim, why in taken.items())
-        said = said and f"port {port.name}: {said}; will try again"
+        said = said and f"port {port.name}: {said}; it is left out"
         self._troubles.tell(service.key, port.name, serving.PORT_TAKEN, said)
 
     def _want(self, service: Service, portal: Portal) -> None:
