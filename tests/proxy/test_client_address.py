@@ -16,9 +16,7 @@ from tests.proxy.world import (
     OUTSIDE,
     POD,
     Net,
-    endpoints_object,
     running,
-    service_object,
     tcp_server,
     until,
 )
@@ -26,8 +24,6 @@ from tests.proxy.world import (
 from k8slite.api import codec
 from k8slite.api.kinds import SCHEME
 from k8slite.api.kinds.service.proxying import CLIENT_ADDRESS
-from k8slite.api.kinds.service.types import Service, ServicePort
-from k8slite.api.meta import ObjectMeta
 from k8slite.netfilter.edge import Edge
 from k8slite.roles.proxy.counters import EndpointCounters
 from k8slite.roles.proxy.reactor import EDGES, Reactor
@@ -49,14 +45,6 @@ frontend told
   bind :8082 accept-proxy
   http-request return status 200 content-type text/plain lf-string "%ci:%cp %[dst]:%[dst_port]"
 """
-
-
-def service_that_tells(mode: str, *, external_ips: tuple[str, ...] = ()) -> Service:
-    made = service_object(
-        "web", PORTAL, (ServicePort(port=80, protocol="TCP"),), external_ips=external_ips
-    )
-    metadata = ObjectMeta(name="web", namespace="default", annotations={CLIENT_ADDRESS: mode})
-    return Service(metadata=metadata, spec=made.spec)
 
 
 async def get(address: str, path: str) -> tuple[str, bytes]:
@@ -126,12 +114,13 @@ def test_nginx_logs_the_client_and_the_address_that_it_asked_for(
 ) -> None:
     async def story() -> None:
         async with running(new_edge) as world:
-            await world.put(
-                endpoints_object("web", [(POD, 80)]),
-                service_that_tells(mode, external_ips=(PUBLIC,)),
+            await world.serve(
+                "web",
+                PORTAL,
+                [(POD, 80)],
+                annotations={CLIENT_ADDRESS: mode},
+                external_ips=(PUBLIC,),
             )
-            await until(lambda: "default/web:" in world.proxy.listeners.ports)
-            await until(lambda: world.proxy.settled)
             for address in (PORTAL, PUBLIC):
                 path = f"/{mode}/{address}"
                 here, answer = await from_site(net.outside, get(address, path))
@@ -153,9 +142,7 @@ def test_nginx_logs_the_client_and_the_address_that_it_asked_for(
 def test_haproxy_accepts_the_header(net: Net, new_edge: NewEdge, tmp_path: Path, mode: str) -> None:
     async def story() -> None:
         async with running(new_edge) as world:
-            await world.put(endpoints_object("web", [(POD, 8082)]), service_that_tells(mode))
-            await until(lambda: "default/web:" in world.proxy.listeners.ports)
-            await until(lambda: world.proxy.settled)
+            await world.serve("web", PORTAL, [(POD, 8082)], annotations={CLIENT_ADDRESS: mode})
             here, answer = await from_site(net.outside, get(PORTAL, "/"))
             assert answer.decode() == f"{here} {PORTAL}:80"
 
@@ -179,11 +166,9 @@ def test_the_header_comes_first_even_to_a_server_that_speaks_first(
 
     async def story() -> None:
         async with running(new_edge) as world, tcp_server(welcome) as port:
-            await world.put(
-                endpoints_object("web", [("127.0.0.1", port)]), service_that_tells("proxy-v1")
+            await world.serve(
+                "web", PORTAL, [("127.0.0.1", port)], annotations={CLIENT_ADDRESS: "proxy-v1"}
             )
-            await until(lambda: "default/web:" in world.proxy.listeners.ports)
-            await until(lambda: world.proxy.settled)
             reader, writer = await asyncio.open_connection(PORTAL, 80)
             client = "{}:{}".format(*writer.get_extra_info("sockname"))
             heard = await reader.readline()  # nothing was said by us yet

@@ -122,20 +122,27 @@ class World:
         protocol: str = "TCP",
         port: int = 80,
         node_port: int = 0,
+        annotations: dict[str, str] | None = None,
         **spec: object,
     ) -> None:
         """A service with its endpoints, up to its rules in the kernel."""
         ports = (ServicePort(port=port, protocol=protocol, node_port=node_port),)
         await self.put(
             endpoints_object(name, endpoints, protocol),
-            service_object(name, ip, ports, **spec),
+            service_object(name, ip, ports, annotations, **spec),
         )
         await until(lambda: f"default/{name}:" in self.proxy.listeners.ports and self.proxy.settled)
 
 
-def service_object(name: str, ip: str, ports: tuple[ServicePort, ...], **spec: object) -> Service:
+def service_object(
+    name: str,
+    ip: str,
+    ports: tuple[ServicePort, ...],
+    annotations: dict[str, str] | None = None,
+    **spec: object,
+) -> Service:
     return Service(
-        metadata=ObjectMeta(name=name, namespace="default"),
+        metadata=ObjectMeta(name=name, namespace="default", annotations=annotations or {}),
         spec=ServiceSpec(cluster_ip=ip, ports=ports, **spec),  # type: ignore[arg-type]
     )
 

@@ -73,11 +73,13 @@ async def uninstall(settings: Settings) -> list[str]:
     """Remove what an agent with these settings declared on the host; says what was removed."""
     from k8slite.roles import overlay
     from k8slite.roles.kubelet.docker import DockerRuntime
+    from k8slite.roles.proxy import transparent
 
     clock = Clock()
     removed: list[str] = await DockerRuntime(settings, clock).uninstall()
     edge = choose_edge(clock)
     await edge.remove()
     await edge.close()
+    removed += await transparent.remove(settings)
     removed += await overlay.remove(settings)
     return [*removed, "chains KUBE-PORTALS-CONTAINER and KUBE-PORTALS-HOST"]

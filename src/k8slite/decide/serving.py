@@ -23,7 +23,8 @@ NOT_OPENED = "PortalNotOpened"
 PORT_TAKEN = "NodePortTaken"
 PORTAL_CONFLICT = "PortalConflict"
 NO_FAMILY = "NoAddressFamily"
-REASONS = (NOT_WRITTEN, NOT_OPENED, PORT_TAKEN, PORTAL_CONFLICT, NO_FAMILY)
+NOT_KEPT = "ClientAddressNotKept"
+REASONS = (NOT_WRITTEN, NOT_OPENED, PORT_TAKEN, PORTAL_CONFLICT, NO_FAMILY, NOT_KEPT)
 
 #: Characters of a message; what is longer is cut.
 LONGEST = 1024

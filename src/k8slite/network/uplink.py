@@ -6,7 +6,7 @@ import array
 import fcntl
 import socket
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from k8slite.network.routes import Uplink
 
@@ -31,6 +31,16 @@ def find_uplink(address: str) -> Uplink:
             length = int(IPv4Address(mask)).bit_count()
             return Uplink(name.partition(":")[0], f"{address}/{length}", mtu)
     raise NoUplink(f"no interface has the node's address {address}: give it back, or --node-ip")
+
+
+def network_at(interface: str) -> IPv4Network | None:
+    """The network that the interface's (first) address is in; None when it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for name, found in _addresses(sock):
+            if name == interface:
+                mask = _ask(sock, _SIOCGIFNETMASK, name, found)[20:24]
+                return IPv4Network((found, socket.inet_ntoa(mask)), strict=False)
+    return None
 
 
 def _addresses(sock: socket.socket) -> list[tuple[str, str]]:

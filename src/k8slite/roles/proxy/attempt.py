@@ -13,11 +13,13 @@ import asyncio
 import errno
 import select
 import socket
+from collections.abc import Callable
 from socket import SocketType
 from typing import TYPE_CHECKING
 
 from k8slite.decide.balancing import Endpoint
 from k8slite.kit.clock import Clock
+from k8slite.network.transparent import IP_TRANSPARENT
 from k8slite.roles.proxy.reactor import EDGES
 from k8slite.roles.proxy.stream import reset
 
@@ -31,15 +33,18 @@ _BEGUN = (errno.EINPROGRESS, 0)
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _CONNECTED = select.EPOLLOUT
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 _NEVER = float("inf")
 
 
 class Upstreams:
     """What the attempts of all listeners share: a socket ready for the next connection, so that a
     client is only taken out of the kernel's queue when there is a descriptor to serve it with; and
-    one timer for all that are under way."""
+    one timer for all that are under way. ``leads(client, endpoint)``: would the endpoint's answer
+    to the client's address come to us?"""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, leads: Callable[[str, Endpoint], bool]) -> None:
+        self.leads = leads
         self.deadlines = Deadlines(clock)
         self._ready: SocketType | None = None
 
@@ -151,6 +156,8 @@ class Attempt:
                 break  # no descriptor for a further attempt: no endpoint's fault
             self._server = server
             try:
+                if listener.transparent and listener.upstreams.leads(self.host, endpoint):
+                    _speak_as(server, self.host)
                 code = server.connect_ex(endpoint)
             except OSError:
                 code = errno.ENOTSOCK
@@ -205,6 +212,18 @@ class Attempt:
             self._listener.reactor.forget(self._server.fileno())
             self._listener.reactor.close(self._server)
             self._server = None
+
+
+def _speak_as(server: SocketType, client: str) -> None:
+    """Make ``server`` connect from the client's own address; the kernel picks a port at connect,
+    one that is free towards that endpoint (IP_BIND_ADDRESS_NO_PORT). Where it will not, the
+    connection comes from this node."""
+    try:
+        server.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+        server.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        server.bind((client, 0))
+    except OSError:
+        pass
 
 
 def _upstream_socket() -> SocketType:

@@ -34,7 +34,8 @@ Listener = TcpListener | UdpListener
 
 class Listeners:
     """Made inside the loop that they serve in; ``shut`` ends all. ``inside(client)`` says whether
-    an address is of a pod or of this host."""
+    an address is of a pod or of this host; ``leads(client, endpoint)`` whether the endpoint's
+    answer to the client's address would come to us."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Listeners:
         counters: ProxyCounters,
         *,
         inside: Callable[[str], bool],
+        leads: Callable[[str, Endpoint], bool] = lambda client, endpoint: False,
         connect_timeouts: tuple[float, ...] = CONNECT_TIMEOUTS,
         udp_idle: float = IDLE_SECONDS,
         drain: float = DRAIN_SECONDS,
@@ -59,7 +61,7 @@ class Listeners:
         self._conntrack: Conntrack | None = None
         self._datagrams = datagram_io()
         self._pipes = Pipes()
-        self._upstreams = Upstreams(clock)
+        self._upstreams = Upstreams(clock, leads)
         self._reactor = Reactor()
 
     def __getitem__(self, name: str) -> Listener:

@@ -25,6 +25,7 @@ from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.portals import Claim, DesiredRules, Portal
+from k8slite.network.routes import BRIDGE
 from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS
 from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.elders import Elders
@@ -41,6 +42,7 @@ from k8slite.roles.proxy.ports import (
     portal_ports,
 )
 from k8slite.roles.proxy.report import Report
+from k8slite.roles.proxy.transparent import TransparentPath
 from k8slite.roles.proxy.troubles import EventRecorder, StatusWriter, Troubles
 from k8slite.roles.proxy.udp import IDLE_SECONDS
 
@@ -51,8 +53,9 @@ HOLD_AGAIN = 2.0
 
 _SWEEP_SECONDS = 1.0
 _LIFELINE = "this node reaches the masters there"
-#: What a trouble with rules is about: all portals of the service.
+#: What a trouble is about that concerns the whole service.
 _RULES = "rules"
+_CLIENTS = "client addresses"
 
 
 class Proxy:
@@ -76,10 +79,15 @@ class Proxy:
         connect_timeouts: tuple[float, ...] = CONNECT_TIMEOUTS,
         udp_idle: float = IDLE_SECONDS,
         drain: float = DRAIN_SECONDS,
+        bridge: str = BRIDGE,
     ) -> None:
         self.counters = ProxyCounters()
+        self.transparent = TransparentPath(
+            settings, clock, self._tell_not_kept, bridge=bridge, look_every=look_every
+        )
         self.listeners = Listeners(
             clock, self.counters, inside=Inside(settings.flannel_net),
+            leads=self.transparent.leads,
             connect_timeouts=connect_timeouts, udp_idle=udp_idle, drain=drain,
         )  # fmt: skip
         self._node = settings.node_name
@@ -154,6 +162,7 @@ class Proxy:
                     ("proxy-sweep", self._sweep()),
                     ("proxy-elders", self._elders.run()),
                     ("proxy-troubles", self._troubles.run()),
+                    ("proxy-transparent", self.transparent.run()),
                     ("proxy-health", self._health()),
                 ):
                     group.create_task(forever(name, job), name=name)
@@ -170,6 +179,8 @@ class Proxy:
     async def _converge(self, key: str) -> None:
         service = self._services.get(key)
         wanted = {port.name: port for port in portal_ports(service)} if service else {}
+        is_transparent = any(p.client_address == "transparent" for p in wanted.values())
+        self.transparent.want(key, is_transparent)
         for name in self._ports.get(key, {}).keys() - wanted.keys():
             self._close(name)
             self._unwritten.add(key)
@@ -263,6 +274,10 @@ class Proxy:
         """Say it on the services that it concerns: those whose rules wait to be written."""
         for key in self._writing:
             self._troubles.tell(key, _RULES, serving.NOT_WRITTEN, trouble)
+
+    def _tell_not_kept(self, key: str, trouble: str) -> None:
+        said = f"{trouble}; pods see this node's address instead of the client's" if trouble else ""
+        self._troubles.tell(key, _CLIENTS, serving.NOT_KEPT, said)
 
     async def _sweep(self) -> None:
         while True:

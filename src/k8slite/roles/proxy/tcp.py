@@ -79,6 +79,7 @@ class TcpListener:
         self.timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._origins: frozenset[bytes] = frozenset()
+        self.transparent = False
         self._introduce: Callable[[Side, Side], bytes] | None = None
         self._node_port = b""
         self._streams: set[Stream] = set()
@@ -94,6 +95,7 @@ class TcpListener:
         addresses = (address for address in port.addresses if ":" not in address)
         self._origins = frozenset(origin(address, port.port) for address in addresses)
         self._introduce = HEADERS.get(port.client_address)
+        self.transparent = port.client_address == "transparent"
         # The rules of node ports are for every address of this host, so the number says it all.
         self._node_port = struct.pack("!H", port.node_port) if port.node_port else b""
 
