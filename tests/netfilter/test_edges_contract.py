@@ -5,8 +5,11 @@ Each test has a network namespace of its own with Docker-like rules in it that m
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import platform
 import re
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from tests.netfilter.test_portal_rules import ARTICLE
 
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.choice import ChosenEdge
-from k8slite.netfilter.edge import Drifted, Edge, Locked, Unsupported
+from k8slite.netfilter.edge import Drifted, Edge, Locked, NotPermitted, Unsupported
 from k8slite.netfilter.iptables import LegacyEdge, _Nat
 from k8slite.netfilter.nftables import Nftables
 from k8slite.netfilter.portals import Desired, DesiredRules, Portal
@@ -361,6 +364,44 @@ def test_the_legacy_lock_of_another_tool_is_respected(site: Site, tmp_path: Path
         with pytest.raises(Locked, match=re.escape(str(path))):
             site.do(edge.sync(Desired()))
     site.do(edge.sync(Desired()))
+    site.do(edge.close())
+
+
+def _without_capabilities() -> None:
+    """Take CAP_NET_ADMIN and CAP_NET_RAW from this thread and what it runs."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    sets = ctypes.create_string_buffer(24)
+    assert libc.syscall(_CAPGET, header, sets) == 0
+    values = list(struct.unpack("=6I", sets.raw))
+    lost = 1 << 12 | 1 << 13
+    values[:3] = [value & ~lost for value in values[:3]]
+    for capability in (12, 13):
+        assert libc.prctl(24, capability, 0, 0, 0) == 0  # PR_CAPBSET_DROP: not for children either
+    assert libc.syscall(_CAPSET, header, struct.pack("=6I", *values)) == 0
+
+
+_CAPGET, _CAPSET = (90, 91) if platform.machine() == "aarch64" else (125, 126)
+
+
+@pytest.mark.parametrize("new_edge", [lambda: LegacyEdge(Clock()), NftEdge])
+def test_a_process_without_the_capability_is_told_what_it_needs(
+    site: Site, new_edge: Callable[[], LegacyEdge | NftEdge]
+) -> None:
+    edge = new_edge()
+    site.do(edge._thread.run(_without_capabilities))
+    with pytest.raises(NotPermitted, match="root or CAP_NET_ADMIN"):
+        site.do(edge.sync(Desired()))
+    site.do(edge.close())
+
+
+def test_a_host_without_the_programs_is_told_what_to_install(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k8slite.netfilter.restore._RESTORE", ("no-such-program",))
+    edge = ChosenEdge((_Refusing(), NftEdge()))
+    with pytest.raises(Unsupported, match=r"not in this kernel; none of .* apt install iptables"):
+        site.do(edge.probe())
     site.do(edge.close())
 
 

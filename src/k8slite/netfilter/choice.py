@@ -68,8 +68,8 @@ class ChosenEdge:
                 log.info("netfilter edge chosen", role="proxy", edge=edge.name)
                 self._chosen = edge
                 return edge
-        told = next((e for e in refusals if not isinstance(e, Unsupported)), refusals[0])
-        raise told
+        told = next((e for e in refusals if not isinstance(e, Unsupported)), None)
+        raise told or Unsupported("; ".join(dict.fromkeys(map(str, refusals))))
 
 
 def choose_edge(clock: Clock) -> ChosenEdge:

@@ -26,6 +26,7 @@ COMPARE_EVERY = 60.0
 
 _BACKOFF = Backoff(initial=0.5, maximum=15.0)
 _LOCKED_PAUSE = 1.0
+_DRIFTING = Backoff(initial=0.01, maximum=1.0)
 
 
 class PortalKeeper:
@@ -59,6 +60,7 @@ class PortalKeeper:
         self._dirty = asyncio.Event()
         self._compared: float | None = None  # when everything was last compared
         self._failures = 0
+        self._drifts = 0
 
     def changed(self) -> None:
         """``desired`` changed: write soon."""
@@ -68,13 +70,19 @@ class PortalKeeper:
         while True:
             try:
                 await self._converge()
+            except Drifted:
+                # Once is a coincidence; who keeps changing the rules is given time to end.
+                self._compared = None
+                self._drifts += 1
+                if self._drifts > 1:
+                    await self._clock.sleep(_DRIFTING.delay(self._drifts - 1))
+                continue
             except NetfilterError as error:
                 self._compared = None
-                if not isinstance(error, Drifted):
-                    self._fail(str(error))
-                    await self._clock.sleep(self._pause(error))
+                self._fail(str(error))
+                await self._clock.sleep(self._pause(error))
                 continue
-            self._failures, self.trouble = 0, ""
+            self._drifts, self._failures, self.trouble = 0, 0, ""
             try:
                 async with asyncio.timeout(self._look_every):
                     await self._dirty.wait()
