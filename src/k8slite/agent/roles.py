@@ -40,7 +40,7 @@ def _told(settings: Settings) -> None:
 
 
 def start_node(around: Around) -> None:
-    """Role i: kubelet, service proxy and overlay."""
+    """Role i: kubelet, service proxy and overlay; with a pool of addresses, their announcer."""
     from k8slite.roles.kubelet import Kubelet
     from k8slite.roles.kubelet.docker import DockerRuntime
     from k8slite.roles.overlay import Overlay
@@ -67,11 +67,17 @@ def start_node(around: Around) -> None:
     around.start("kubelet", kubelet.run)
     around.start("proxy", run_proxy)
     around.start("overlay", overlay.run)
+    if settings.address_pool and settings.announce != "none":
+        from k8slite.roles.announcer import announcer
+
+        recorder = around.recorder("announcer")
+        run_announcer = announcer(settings, around.informers, recorder, clock, proxy)
+        around.start("announcer", run_announcer)
 
 
 async def uninstall(settings: Settings) -> list[str]:
     """Remove what an agent with these settings declared on the host; says what was removed."""
-    from k8slite.roles import overlay
+    from k8slite.roles import announcer, overlay
     from k8slite.roles.kubelet.docker import DockerRuntime
     from k8slite.roles.proxy import transparent
 
@@ -82,4 +88,5 @@ async def uninstall(settings: Settings) -> list[str]:
     await edge.close()
     removed += await transparent.remove(settings)
     removed += await overlay.remove(settings)
+    removed += announcer.remove()
     return [*removed, "chains KUBE-PORTALS-CONTAINER and KUBE-PORTALS-HOST"]

@@ -1,0 +1,224 @@
+"""The edge that makes this host answer for addresses that no interface of it has, by ARP.
+
+A packet socket on the interface of the node's own address hears the questions and answers them.
+Nothing of it outlives the process: the kernel is told nothing, so when the process dies nobody
+answers any more. What arrives for such an address is caught by the portal rules in nat PREROUTING,
+which rewrite the destination before the kernel looks for a route, so neither rp_filter (the source
+is where it came from) nor the check for martians (the destination is the host's own by then) minds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from k8slite.kit.clock import Clock
+from k8slite.network import arp
+from k8slite.network.uplink import NoUplink, find_uplink
+from k8slite.network.voice import CannotAnnounce
+
+_ETH_P_ARP = 0x0806
+_ETHERNET = 1  # ARPHRD_ETHER
+_SO_ATTACH_FILTER = 26
+#: Frames taken from the socket at one go, so that a flood leaves the loop to others.
+_AT_ONCE = 64
+#: Seconds after a takeover at which everybody is told: what is lost at once may be heard later.
+TELL_AT = (0.0, 0.2, 1.0, 2.0, 5.0)
+#: Seconds after it at which we ask who else answers (those from whom we took it are silent by
+#: then), after which we ask somebody again who did, and between two questions while nobody does.
+ASK_AT, ASK_AGAIN, ASK_EVERY = 4.0, 3.5, 60.0
+#: Seconds between two tellings because somebody else claims the address (RFC 5227, 2.4).
+DEFEND_EVERY = 5.0
+
+#: ``heard(address, mac)``: somebody else says that it has an address of ours.
+Heard = Callable[[str, str], None]
+
+
+@dataclass(slots=True)
+class _Spoken:
+    """One address: when it was taken, and what is still to be told."""
+
+    since: float
+    tell_at: list[float]
+    ask_at: float
+    defended: float = float("-inf")
+
+
+@dataclass(slots=True)
+class _Link:
+    socket: socket.socket
+    name: str
+    mac: bytes
+    filtered: frozenset[str] = field(default_factory=frozenset)
+
+
+class Speaker:
+    """A ``Voice`` that speaks ARP on the interface of ``node_ip``."""
+
+    def __init__(self, node_ip: str, clock: Clock, heard: Heard) -> None:
+        self._node_ip = node_ip
+        self._clock = clock
+        self._heard = heard
+        self._link: _Link | None = None
+        self._spoken: dict[str, _Spoken] = {}
+
+    @property
+    def where(self) -> str:
+        link = self._link
+        return f"{link.name}, {arp.spelt(link.mac)}" if link is not None else "no interface"
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def say(self, addresses: frozenset[str]) -> None:
+        now = self._clock.monotonic()
+        for address in self._spoken.keys() - addresses:
+            del self._spoken[address]
+        for address in addresses - self._spoken.keys():
+            self._spoken[address] = _fresh(now)
+        if not addresses:
+            self._shut()
+            return
+        if self._link is None:
+            self._link = self._open()
+            self.renew(addresses)  # the link may have been away
+        self._filter(self._link, addresses)
+        self._speak(now)
+
+    def renew(self, addresses: Iterable[str]) -> None:
+        now = self._clock.monotonic()
+        for address in addresses:
+            if address in self._spoken:
+                self._spoken[address] = _fresh(now)
+
+    async def close(self) -> None:
+        self._shut()
+        self._spoken.clear()
+
+    def _shut(self) -> None:
+        if self._link is not None:
+            asyncio.get_running_loop().remove_reader(self._link.socket)
+            self._link.socket.close()
+            self._link = None
+
+    def _open(self) -> _Link:
+        """Raises CannotAnnounce."""
+        try:
+            name = find_uplink(self._node_ip).name
+            opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        except (NoUplink, OSError) as error:
+            raise CannotAnnounce(f"no ARP here: {error}") from error
+        try:
+            _attach(opened, arp.program(()))  # deaf until the addresses are known
+            opened.bind((name, _ETH_P_ARP))
+            _, _, _, kind, mac = opened.getsockname()
+        except OSError as error:
+            opened.close()
+            raise CannotAnnounce(f"no ARP on {name}: {error.strerror}") from error
+        if kind != _ETHERNET or len(mac) != 6:
+            opened.close()
+            raise CannotAnnounce(f"{name} is no Ethernet, nobody asks there: use --announce bgp")
+        asyncio.get_running_loop().add_reader(opened, self._read)
+        return _Link(opened, name, mac)
+
+    def _filter(self, link: _Link, addresses: frozenset[str]) -> None:
+        """Hear of these alone: a LAN is full of questions that are none of ours."""
+        if addresses != link.filtered:
+            _attach(link.socket, arp.program(addresses) or _ACCEPT_ALL)
+            link.filtered = addresses
+
+    def _read(self) -> None:
+        for _ in range(_AT_ONCE):
+            if self._link is None:
+                return
+            try:
+                data = self._link.socket.recv(2048)
+            except BlockingIOError:
+                return
+            except OSError:  # the interface went down, or away: opened anew at the next look
+                self._shut()
+                return
+            found = arp.parse(data)
+            if found is not None and found.sender_mac != self._link.mac:
+                self._take(found, self._link.mac)
+
+    def _take(self, found: arp.Arp, own: bytes) -> None:
+        asked = found.operation == arp.REQUEST and found.sender != found.target
+        if asked and found.target in self._spoken:
+            self._send(arp.answer(found, own))
+        spoken = self._spoken.get(found.sender)
+        if spoken is None:
+            return
+        # Somebody else says that it has the address. Right after a takeover that is who had it
+        # before, and tellings are on their way.
+        now = self._clock.monotonic()
+        if now >= spoken.defended + DEFEND_EVERY:
+            spoken.defended = now
+            self._tell(found.sender)
+        if now >= spoken.since + ASK_AT:
+            spoken.ask_at = min(spoken.ask_at, now + ASK_AGAIN)
+            self._heard(found.sender, arp.spelt(found.sender_mac))
+
+    def _speak(self, now: float) -> None:
+        """What is due to be told and asked."""
+        for address, spoken in self._spoken.items():
+            if spoken.tell_at and now >= spoken.tell_at[0] and self._tell(address):
+                spoken.tell_at = [at for at in spoken.tell_at if at > now]
+            if now >= spoken.ask_at and self._ask(address):
+                spoken.ask_at = now + ASK_EVERY
+
+    def _tell(self, address: str) -> bool:
+        link = self._link
+        return link is not None and all(
+            self._send(data) for data in arp.gratuitous(address, link.mac)
+        )
+
+    def _ask(self, address: str) -> bool:
+        link = self._link
+        return link is not None and self._send(arp.question(address, link.mac, self._node_ip))
+
+    def _send(self, data: bytes) -> bool:
+        """False when it could not be sent."""
+        if self._link is None:
+            return False
+        try:
+            self._link.socket.send(data)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                self._shut()
+            return False
+        return True
+
+
+def _attach(to: socket.socket, program: bytes) -> None:
+    """Let only those frames in that the classic BPF program accepts."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: how many instructions, and where.
+    head = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+    to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
+
+
+#: A program of one instruction: return all of it.
+_ACCEPT_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0xFFFF)
+
+
+def _fresh(now: float) -> _Spoken:
+    return _Spoken(now, [now + after for after in TELL_AT], now + ASK_AT)
+
+
+def neighbours(path: Path = Path("/proc/thread-self/net/arp")) -> dict[str, str]:
+    """Hardware address → IPv4 address, of the hosts that this one spoke with lately."""
+    try:
+        lines = path.read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    rows = (line.split() for line in lines)
+    return {row[3]: row[0] for row in rows if len(row) >= 6 and row[3] != "00:00:00:00:00:00"}
