@@ -4,7 +4,13 @@
  *   load source PORT                       send without end to whoever connects
  *   load requests HOST PORT CONNS SECONDS  64-byte questions on kept connections; prints a second
  *   load connects HOST PORT CONNS SECONDS  a connection for every question; prints a second
- *   load bulk HOST PORT SECONDS            read without end; prints Gbit/s
+ *   load bulk HOST PORT CONNS SECONDS      read without end; prints Gbit/s of all together
+ *   load paced HOST PORT RATE SECONDS      a question when it is due, so many a second, on one
+ *                                          connection; prints the median and the 99th percentile
+ *                                          of the microseconds from due to answered
+ *   load held HOST PORT CONNS              connections that asked once and are silent since; says
+ *                                          "held" and ends with its standard input
+ * The last number printed by the first five is that of connections that broke.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -16,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -110,15 +117,52 @@ static void rate(struct sockaddr_in a, int conns, double seconds, int reconnect)
     printf("%.1f %ld\n", done / (now() - start), broken);
 }
 
-static void bulk(struct sockaddr_in a, double seconds) {
-    int fd = dial(&a, 0);
+static void bulk(struct sockaddr_in a, int conns, double seconds) {
+    int epoll = epoll_create1(0);
+    for (int i = 0; i < conns; i++) watch(epoll, EPOLL_CTL_ADD, dial(&a, 0), EPOLLIN);
     double start = now(), end = start + seconds, bytes = 0;
     while (now() < end) {
-        ssize_t size = read(fd, buffer, sizeof buffer);
-        if (size <= 0) die("read");
-        bytes += size;
+        struct epoll_event events[EVENTS];
+        int count = epoll_wait(epoll, events, EVENTS, 100);
+        for (int i = 0; i < count; i++) {
+            ssize_t size = recv(events[i].data.fd, buffer, sizeof buffer, MSG_DONTWAIT);
+            if (size <= 0) die("read");
+            bytes += size;
+        }
     }
     printf("%.3f 0\n", bytes * 8e-9 / (now() - start));
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void paced(struct sockaddr_in a, double rate, double seconds) {
+    int fd = dial(&a, 0), total = rate * seconds;
+    prctl(PR_SET_TIMERSLACK, 1); /* sleepers wake when they asked to */
+    double *took = malloc(total * sizeof *took), start = now() + 0.01;
+    for (int i = 0; i < total; i++) {
+        double due = start + i / rate, wait = due - now();
+        struct timespec t = {.tv_nsec = wait * 1e9};
+        if (wait > 0) nanosleep(&t, NULL);
+        ask(fd);
+        if (recv(fd, buffer, MESSAGE, MSG_WAITALL) != MESSAGE) die("read");
+        took[i] = (now() - due) * 1e6;
+    }
+    qsort(took, total, sizeof *took, compare);
+    printf("%.1f %.1f 0\n", took[total / 2], took[total * 99 / 100]);
+}
+
+static void held(struct sockaddr_in a, int conns) {
+    for (int i = 0; i < conns; i++) {
+        int fd = dial(&a, 0);
+        ask(fd);
+        if (recv(fd, buffer, MESSAGE, MSG_WAITALL) != MESSAGE) die("read");
+    }
+    puts("held");
+    fflush(stdout);
+    while (read(0, buffer, sizeof buffer) > 0) {}
 }
 
 int main(int argc, char **argv) {
@@ -128,7 +172,10 @@ int main(int argc, char **argv) {
         serve(atoi(argv[2]), !strcmp(mode, "source"));
     if (argc < 5) return fprintf(stderr, "see the head of load.c\n"), 2;
     struct sockaddr_in a = address(argv[2], atoi(argv[3]));
-    if (!strcmp(mode, "bulk")) bulk(a, atof(argv[4]));
-    else if (argc > 5) rate(a, atoi(argv[4]), atof(argv[5]), !strcmp(mode, "connects"));
+    if (!strcmp(mode, "held")) held(a, atoi(argv[4]));
+    else if (argc < 6) return fprintf(stderr, "see the head of load.c\n"), 2;
+    else if (!strcmp(mode, "bulk")) bulk(a, atoi(argv[4]), atof(argv[5]));
+    else if (!strcmp(mode, "paced")) paced(a, atof(argv[4]), atof(argv[5]));
+    else rate(a, atoi(argv[4]), atof(argv[5]), !strcmp(mode, "connects"));
     return 0;
 }

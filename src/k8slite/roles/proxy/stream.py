@@ -25,9 +25,12 @@ from k8slite.roles.proxy.reactor import EDGES, READS, Reactor
 #: A message up to this size is copied; more is spliced.
 COPY_BYTES = 16_384
 
-#: What a pipe holds, and what one flow moves before others have their turn.
-PIPE_BYTES = 262_144
-TURN_BYTES = 1_048_576
+#: What a pipe may hold, and what one flow moves before others have their turn.
+PIPE_BYTES = TURN_BYTES = 1_048_576
+
+#: What goes through a pipe at once. More at once is cheaper as long as the sink keeps up; but it
+#: is also what lies here when the sink comes to a stand.
+_FIRST_BYTES = 131_072
 
 _SPARE_PIPES = 64
 _NOW = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
@@ -103,6 +106,7 @@ class Flow:
     pending = b""
     pipe: Pipe | None = None
     in_pipe = 0
+    gulp = _FIRST_BYTES  # goes through the pipe at once
     blocked = False  # the sink takes no more for now
     ended = False  # the source said all it had to say, and the sink got it
     queued = False  # a turn is coming
@@ -249,9 +253,9 @@ class Flow:
         while moved < TURN_BYTES:
             if not self.in_pipe:
                 try:
-                    self.in_pipe = _splice(self.source, pipe.write, PIPE_BYTES, flags=_NOW)
+                    self.in_pipe = _splice(self.source, pipe.write, self.gulp, flags=_NOW)
                 except BlockingIOError:
-                    if moved < PIPE_BYTES:
+                    if moved < COPY_BYTES:
                         self.release()
                     return
                 if not self.in_pipe:
@@ -260,9 +264,12 @@ class Flow:
             try:
                 count = _splice(pipe.read, self.sink, self.in_pipe, flags=_NOW)
             except BlockingIOError:
+                self.gulp = _FIRST_BYTES
                 self._block(b"")
                 return
             self.in_pipe -= count
+            if not self.in_pipe and self.gulp < PIPE_BYTES and count == self.gulp:
+                self.gulp *= 2
             moved += count
             self._count(count)
         self._queue()
