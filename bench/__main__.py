@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.table import HEAD, markdown
 
-SUPPORT = {"__init__", "__main__", "table"}
+SUPPORT = {"__init__", "__main__", "loopback", "table"}
 
 
 def names() -> list[str]:

@@ -51,7 +51,7 @@ static void watch(int epoll, int op, int fd, unsigned events) {
 
 static void serve(int port, int endless) {
     int one = 1, epoll = epoll_create1(0), door = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    struct sockaddr_in a = address("127.0.0.1", port);
+    struct sockaddr_in a = address("0.0.0.0", port);
     setsockopt(door, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(door, (struct sockaddr *)&a, sizeof a) || listen(door, 4096)) die("listen");
     watch(epoll, EPOLL_CTL_ADD, door, EPOLLIN);
