@@ -124,12 +124,12 @@ class LegacyEdge:
         nat = self._open()
         with xtables_lock(self._clock, self._lock_wait, self._lock_path):
             left, self._left = self._left, None
-            if left is None or not left.same(nat.state()):
+            if left is None or not left.same(nat.state(brief=True)):
                 raise Drifted("the nat table is not as it was left")
             nat.refresh()
             entries, size = nat.apply(change)
             nat.commit()
-            now = nat.state()
+            now = nat.state(brief=True)
             if now.counts != (left.counts[0] + entries, left.counts[1] + size):
                 raise Drifted("the nat table was changed while it was written")
             self._left = now
@@ -183,9 +183,9 @@ class _Nat:
         self._socket.close()
         self._table.close()
 
-    def state(self) -> State:
+    def state(self, *, brief: bool = False) -> State:
         """The table as it is in the kernel, unread."""
-        return State(self._libc, self._socket, "nat")
+        return State(self._libc, self._socket, "nat", brief=brief)
 
     def refresh(self) -> None:
         """Read the table as it is now; forget what was not committed."""

@@ -24,6 +24,9 @@ _INFO_BYTES = 84  # struct ipt_getinfo: name, hooks, number of entries, size
 _COUNTS = struct.Struct("=II")  # its last two fields
 _REQUEST_BYTES = 40  # struct ipt_get_entries before the entries: name, size
 
+#: Bytes of a table whose rules are not read at every turn (some 500 rules).
+_LARGE = 1 << 18
+
 IP_BYTES = 84  # struct ipt_ip, the head of struct ipt_entry
 ENTRY_BYTES = 112  # struct ipt_entry; its last 16 bytes are the counters
 _COUNTERS = slice(96, 112)
@@ -50,20 +53,32 @@ def table_info(libc: ctypes.CDLL, raw: socket.socket, table: str) -> bytes:
 
 
 class State:
-    """A legacy table as it is at one moment, to be compared with another moment. Reading it takes
-    about 1 ms for 1,000 rules. Raises NetfilterError, and Drifted when it changes meanwhile."""
+    """A legacy table as it is at one moment, to be compared with another moment.
 
-    def __init__(self, libc: ctypes.CDLL, raw: socket.socket, table: str) -> None:
+    Reading the rules of a large table takes a while (a few ms for 1,000). So a ``brief`` state of
+    one is its description alone: enough right before and after a write, and the next full state
+    that it is compared with lends it its rules. Raises NetfilterError, and Drifted when the table
+    changes while it is read.
+    """
+
+    def __init__(
+        self, libc: ctypes.CDLL, raw: socket.socket, table: str, *, brief: bool = False
+    ) -> None:
         self.info = table_info(libc, raw, table)
         #: How many entries the table has, and how many bytes they take.
         self.counts: tuple[int, int] = _COUNTS.unpack_from(self.info, _INFO_BYTES - _COUNTS.size)
-        self._entries = _entries(libc, raw, table, self.counts[1])
+        self._entries: bytes | None = None
+        if not brief or self.counts[1] <= _LARGE:
+            self._entries = _entries(libc, raw, table, self.counts[1])
         self._parts: list[slice] | None = None
 
     def same(self, now: State) -> bool:
         """Whether the table is ``now`` as it was, but for what was counted."""
         if self.info != now.info:
             return False
+        if self._entries is None or now._entries is None:
+            self._entries = self._entries or now._entries
+            return True
         if self._entries == now._entries:
             return True
         if self._parts is None:
