@@ -6,7 +6,7 @@ a metav1.Condition: status False, the reason of the worst trouble, a message wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -65,6 +65,21 @@ def told(
     if condition is not None:
         conditions = (*conditions, condition)
     return replace(service.status, conditions=conditions)
+
+
+def nodes_of(service: Service) -> list[str]:
+    """The nodes that say something on a service."""
+    kinds = (str(c.get("type", "")) for c in service.status.conditions)
+    return [kind.removeprefix(PREFIX) for kind in kinds if kind.startswith(PREFIX)]
+
+
+def without(service: Service, exists: Callable[[str], bool]) -> ServiceStatus | None:
+    """The status without what nodes say that are gone; None when there is nothing of it."""
+    gone = {kind_of(node) for node in nodes_of(service) if not exists(node)}
+    if not gone:
+        return None
+    kept = (c for c in service.status.conditions if c.get("type") not in gone)
+    return replace(service.status, conditions=tuple(kept))
 
 
 def only_its_own(new: Service, old: Service, node: str) -> bool:

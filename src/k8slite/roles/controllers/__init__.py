@@ -23,6 +23,7 @@ from k8slite.roles.controllers.nodes import NodeLoop
 from k8slite.roles.controllers.quota import QuotaLoop
 from k8slite.roles.controllers.replication import ReplicationLoop
 from k8slite.roles.controllers.serviceaccounts import ServiceAccountLoop
+from k8slite.roles.controllers.serving import ServingLoop
 
 __all__ = ["Controllers"]
 
@@ -49,6 +50,7 @@ class Controllers:
             GarbageLoop(around),
             ServiceAccountLoop(around),
             LoadBalancerLoop(around),
+            ServingLoop(around),
         )
 
     async def run(self) -> None:
