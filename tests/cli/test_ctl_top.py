@@ -1,7 +1,8 @@
-"""``top``: what services do, told by the nodes."""
+"""``top``: what services do, and what pods and nodes use, told by the nodes."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from conftest import Ctl
 
+from cluster import NODE as NODE_NAME
 from cluster import Cluster, free_ports
 from k8slite.api.kinds import NODE
 from k8slite.api.kinds.node.types import (
@@ -20,10 +22,11 @@ from k8slite.api.kinds.node.types import (
     NodeStatus,
 )
 from k8slite.api.meta import ObjectMeta
-from k8slite.cli.ctl import top
+from k8slite.cli.ctl import asking
 from k8slite.cli.ctl.top import count, duration, size
 from k8slite.client.http import HttpClient
 from k8slite.decide.balancing import Endpoint
+from k8slite.roles.kubelet.runtime import Usage
 
 A, B, GONE = (Endpoint("172.16.5.2", port) for port in (80, 81, 82))
 
@@ -31,7 +34,7 @@ A, B, GONE = (Endpoint("172.16.5.2", port) for port in (80, 81, 82))
 @pytest.fixture(autouse=True)
 def serving(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The node serves two services; nothing happens but what a test does."""
-    monkeypatch.setattr(top, "INTERVAL", 0.05)
+    monkeypatch.setattr(asking, "INTERVAL", 0.05)
     proxy = cluster.proxy
     proxy.serve("default/web:http", A, B).failed(B, 1e12)  # ejected, whatever the time
     proxy.serve("kube-system/dns:dns", A)
@@ -159,6 +162,37 @@ def test_a_node_that_does_not_answer_is_named_and_the_rest_is_shown(
     assert (found.code, len(found.lines)) == (1, 2)
     assert found.err.startswith("Error: node silent says nothing: error trying to reach")
     assert found.err.count("\n") == 1
+
+
+def test_pods_and_nodes_show_what_they_use(
+    ctl: Ctl, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = itertools.count(1)
+
+    async def usage(id: str) -> Usage:
+        return Usage(cpu=next(spent) * 10_000_000, memory=34 << 20)
+
+    monkeypatch.setattr(cluster.runtime, "usage", usage)
+    assert ctl("run-container", "web", "--image=nginx", "-n", namespace).code == 0
+    for _ in range(100):  # until the node runs it, and did at the first look
+        pods = ctl("top", "pods", "--no-headers", "-n", namespace).rows
+        if pods and pods[0][1] != "<unknown>":
+            break
+    [[name, cores, memory]] = pods
+    assert name.startswith("web-")
+    assert int(cores.removesuffix("m")) > 0
+    assert memory == "34Mi"
+    [[_, container, *_]] = ctl(
+        "top", "pods", name, "--containers", "--no-headers", "-n", namespace
+    ).rows
+    assert container == "web"
+    assert [namespace, name] in [row[:2] for row in ctl("top", "pods", "-A").rows]
+    assert 'pods "nosuch" not found' in ctl("top", "pods", "nosuch").err
+
+    titles, [node, cores, share, memory, of_memory] = ctl("top", "nodes").rows
+    assert titles == ["NAME", "CPU(cores)", "CPU%", "MEMORY(bytes)", "MEMORY%"]
+    assert (node, cores[-1], share[-1], memory[-2:], of_memory[-1]) == (NODE_NAME, *"m%", "Mi", "%")
+    assert 'nodes "nosuch" not found' in ctl("top", "nodes", "nosuch").err
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_help_of_every_command(command: Ctl, golden: Callable[[str, str], No
     whole = command("ctl", "--help")
     names = [line.split()[0] for line in whole.out.partition("Commands:")[2].splitlines() if line]
     assert {"get", "run-container", "rolling-update", "config"} <= set(names)
-    calls = [*((name,) for name in names), ("top", "services")]
+    calls = [*((name,) for name in names), *(("top", of) for of in ("services", "pods", "nodes"))]
     text = whole.out + "".join(command("ctl", *call, "--help").out for call in calls)
     golden("ctl-help.txt", text)
 

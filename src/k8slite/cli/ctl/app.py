@@ -15,6 +15,7 @@ from k8slite.cli.ctl import (
     running,
     settings,
     top,
+    use,
     writing,
 )
 from k8slite.cli.ctl.command import command, declare
@@ -49,5 +50,7 @@ command(app, "cluster-info")(information.cluster_info)
 command(app, "version")(information.version)
 command(app, "api-versions")(information.api_versions)
 command(top.app, "services", "service", "svc")(top.services)
+command(top.app, "pods", "pod", "po")(use.pods)
+command(top.app, "nodes", "node", "no")(use.nodes)
 app.add_typer(top.app, name="top")
 app.add_typer(settings.app, name="config")

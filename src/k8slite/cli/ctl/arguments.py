@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 SWITCHES = frozenset(
     (
         "-A", "-i", "-t", "-w", "--all", "--all-namespaces", "--client", "--command",
-        "--create-external-load-balancer", "--endpoints", "--follow", "--force",
+        "--containers", "--create-external-load-balancer", "--endpoints", "--follow", "--force",
         "--ignore-not-found", "--insecure-skip-tls-verify", "--minify", "--no-headers", "--now",
         "--once", "--overwrite", "--previous", "--raw", "--recursive", "--rollback", "--show-all",
         "--show-labels", "--stdin", "--timestamps", "--tty", "--wait", "--watch", "--watch-only",

@@ -1,8 +1,7 @@
-"""``top``: what the cluster is doing right now, told by its nodes and added up."""
+"""``top services``: what services are doing right now, told by the nodes and added up."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -10,27 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from k8slite.api import printing, tables
-from k8slite.api.errors import ApiError, BadRequest, NotFound, Unavailable, not_found
+from k8slite.api.errors import ApiError, BadRequest, NotFound, not_found
 from k8slite.api.kinds import NODE, SERVICE
 from k8slite.api.servicestats import ServiceStats
-from k8slite.cli.ctl import completion
+from k8slite.cli.ctl import asking, completion
+from k8slite.cli.ctl.asking import asked
 from k8slite.cli.ctl.call import Call
 from k8slite.cli.ctl.flags import AllNamespaces, NoHeaders
 from k8slite.decide.throughput import EndpointWork, PortWork, Work, added_up, state_of
 
 app = typer.Typer(
     name="top", help="What the cluster is doing right now.",
-    short_help="Show what services do right now", no_args_is_help=True, rich_markup_mode=None,
+    short_help="Show what services, pods and nodes do", no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 
-#: Seconds between the two looks, and that a node may take to answer.
-INTERVAL = 1.0
-PATIENCE = 5.0
-
-_AT_ONCE = 32  # nodes that are asked at the same time
-
 Query = list[tuple[str, str]]
-Nodes = dict[str, ServiceStats]
+
+_STATS = "stats/services"
 
 
 async def services(
@@ -98,39 +93,12 @@ async def _explain(call: Call, name: str, everywhere: bool) -> None:
 async def _looked(call: Call, query: Query, *, once: bool) -> list[PortWork]:
     """What all nodes say; those that do not answer are told, and the others shown."""
     nodes = [node.metadata.name for node in (await call.client.list(NODE)).items]
-    first = await _asked(call, nodes, query)
+    first = await asked(call, nodes, _STATS, ServiceStats, query)
     if once:
         return added_up(first)
-    await call.clock.sleep(INTERVAL)
-    second = await _asked(call, first, query)
+    await call.clock.sleep(asking.INTERVAL)
+    second = await asked(call, first, _STATS, ServiceStats, query)
     return added_up(first | second, {name: first[name] for name in second})
-
-
-async def _asked(call: Call, nodes: Iterable[str], query: Query) -> Nodes:
-    turns = asyncio.Semaphore(_AT_ONCE)
-    found: Nodes = {}
-
-    async def ask(node: str) -> None:
-        async with turns:
-            try:
-                found[node] = await _stats(call, node, query)
-            except ApiError as error:
-                call.fail(Unavailable(f"node {node} says nothing: {error.message}"))
-
-    await asyncio.gather(*(ask(node) for node in nodes))
-    return found
-
-
-async def _stats(call: Call, node: str, query: Query) -> ServiceStats:
-    from k8slite.client.http import decoded, path_of
-
-    path = path_of(NODE, "", node, "proxy/stats/services")
-    try:
-        async with asyncio.timeout(PATIENCE):
-            answer = await call.client.request("GET", path, query=query)
-    except TimeoutError:
-        raise Unavailable(f"no answer within {PATIENCE:g} s") from None
-    return decoded(answer.body, ServiceStats)
 
 
 # -- shown -----------------------------------------------------------------------------------------

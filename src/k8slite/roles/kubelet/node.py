@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from k8slite import __version__
 from k8slite.api.errors import ApiError, Conflict, Invalid, NotFound
 from k8slite.api.kinds.node.types import Node, NodeSystemInfo
+from k8slite.api.nodestats import CpuUse, MemoryUse, Use
 from k8slite.client.base import Client
 from k8slite.client.events import EventRecorder
 from k8slite.config import Settings
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 #: of them, so that a few may be lost.
 HEARTBEAT, BEATS = 10.0, 4
 _SHORTEST = 0.25
+_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds of a unit of /proc/stat
 _FIRST_LOOK = 2.0  # seconds to wait for the engine before the node is shown without it
 
 
@@ -147,6 +149,16 @@ def measure(settings: Settings, runtime: Runtime) -> HostFacts:
         info=system_info(runtime),
         trouble=_one_line(runtime.trouble),
     )
+
+
+def host_use() -> Use:
+    """The processor time that the host spent, and its memory that is not to be had."""
+    everything = Path("/proc/stat").read_text().partition("\n")[0].split()
+    user, nice, system, _, _, irq, softirq, steal = map(int, everything[1:9])
+    spent = (user + nice + system + irq + softirq + steal) * _TICK
+    memory = _meminfo(Path("/proc/meminfo"))
+    used = memory.get("MemTotal", 0) - memory.get("MemAvailable", 0)
+    return Use(cpu=CpuUse(usage_core_nano_seconds=spent), memory=MemoryUse(working_set_bytes=used))
 
 
 def _one_line(trouble: str) -> str:

@@ -24,12 +24,14 @@ from k8slite.api.errors import (
 )
 from k8slite.api.kinds import POD
 from k8slite.api.kinds.pod.types import Pod
+from k8slite.api.nodestats import CpuUse, MemoryUse, NodeStats, PodReference, PodUse, Use
 from k8slite.config import Settings
 from k8slite.decide.pods.state import ObservedContainer, Run
 from k8slite.kit.clock import Clock, parse_rfc3339
 from k8slite.pki.files import MASTERS
 from k8slite.pki.peer import subject
 from k8slite.roles.kubelet.execing import ExecRequest, serve_exec
+from k8slite.roles.kubelet.node import host_use
 from k8slite.roles.kubelet.runtime import LogOptions, Runtime, RuntimeFailure
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -194,7 +196,9 @@ class NodeServer:
     # -- use of resources ----------------------------------------------------------------------
 
     async def _stats(self, request: web.Request) -> web.StreamResponse:
-        return _json({"pods": [await self._pod_stats(pod) for pod in self._pods()]})
+        seconds = self._clock.monotonic()
+        pods = tuple([await self._pod_use(pod) for pod in self._pods()])
+        return _json(NodeStats(seconds=seconds, node=host_use(), pods=pods))
 
     async def _service_stats(self, request: web.Request) -> web.StreamResponse:
         assert self._services is not None
@@ -208,21 +212,21 @@ class NodeServer:
         assert self._services is not None
         return await _pieces(request, self._services.metrics(), "text/plain; version=0.0.4")
 
-    async def _pod_stats(self, pod: Pod) -> dict[str, Any]:
+    async def _pod_use(self, pod: Pod) -> PodUse:
         observed = self._runtime.pod(pod.metadata.uid)
         running = [c for c in observed.containers if c.run is Run.RUNNING]
         uses = await asyncio.gather(*(self._runtime.usage(c.id) for c in running))
-        return {
-            "podRef": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
-            "containers": [
-                {
-                    "name": container.name,
-                    "cpu": {"usageCoreNanoSeconds": use.cpu},
-                    "memory": {"workingSetBytes": use.memory},
-                }
+        return PodUse(
+            pod_ref=PodReference(name=pod.metadata.name, namespace=pod.metadata.namespace),
+            containers=tuple(
+                Use(
+                    name=container.name,
+                    cpu=CpuUse(usage_core_nano_seconds=use.cpu),
+                    memory=MemoryUse(working_set_bytes=use.memory),
+                )
                 for container, use in zip(running, uses, strict=True)
-            ],
-        }
+            ),
+        )
 
 
 def _waiting_reason(pod: Pod, name: str) -> str:
