@@ -14,6 +14,8 @@ import structlog
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Edge, NetfilterError, Unsupported
 from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.joined import JoinedEdge
+from k8slite.netfilter.nft.edge import TableEdge
 from k8slite.netfilter.portals import Change, Desired
 from k8slite.netfilter.restore import NftEdge
 
@@ -22,6 +24,8 @@ log = structlog.get_logger()
 
 class ChosenEdge:
     """An ``Edge`` that is the first of several that works; it keeps trying while none does."""
+
+    chain_room = None
 
     def __init__(self, candidates: Sequence[Edge]) -> None:
         self._candidates = candidates
@@ -72,6 +76,16 @@ class ChosenEdge:
         raise told or Unsupported("; ".join(dict.fromkeys(map(str, refusals))))
 
 
-def choose_edge(clock: Clock) -> ChosenEdge:
-    """The edge for this host: legacy tables when they work, else iptables-nft."""
-    return ChosenEdge((LegacyEdge(clock), NftEdge()))
+#: So many claims stand in the article's chains where there is a table for the others: a chain is
+#: walked rule by rule, and a legacy table is written whole.
+CHAIN_ROOM = 256
+
+
+def choose_edge(
+    clock: Clock, *, kernel: bool = False, pod_network: str = "", bridge: str = ""
+) -> JoinedEdge:
+    """The edge for this host: legacy tables when they work, else iptables-nft; and a table of our
+    own in nftables for what goes beyond, or, with ``kernel``, for all. ``pod_network`` and
+    ``bridge`` are that table's ``Surroundings``."""
+    chains = ChosenEdge((LegacyEdge(clock), NftEdge()))
+    return JoinedEdge(chains, TableEdge(pod_network, bridge), 0 if kernel else CHAIN_ROOM)

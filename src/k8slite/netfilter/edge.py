@@ -52,6 +52,11 @@ class Edge(Protocol):
         """For logs: which tables the edge writes."""
         ...
 
+    @property
+    def chain_room(self) -> int | None:
+        """How many claims its chains take (``DesiredRules``): None for all, as it has no table."""
+        ...
+
     async def probe(self) -> None:
         """Find out whether the edge can work here. Raises NetfilterError when not."""
         ...

@@ -55,6 +55,7 @@ class LegacyEdge:
     """``netfilter.edge.Edge`` over python-iptables. ``lock_wait`` is in seconds."""
 
     name = "iptables-legacy"
+    chain_room = None
 
     def __init__(
         self, clock: Clock, *, lock_wait: float = 5.0, lock_path: Path = XTABLES_LOCK

@@ -29,6 +29,7 @@ class NftEdge:
     """``netfilter.edge.Edge`` over the iptables-nft tools."""
 
     name = "iptables-nft"
+    chain_room = None
 
     def __init__(self) -> None:
         self._thread = Thread("iptables-nft")

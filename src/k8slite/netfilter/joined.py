@@ -1,0 +1,78 @@
+"""The chains and the table as one edge: what has no place in the one stands in the other."""
+
+from __future__ import annotations
+
+import structlog
+
+from k8slite.netfilter.edge import Edge, NetfilterError, Unsupported
+from k8slite.netfilter.nft.edge import TableEdge
+from k8slite.netfilter.portals import Change, Desired
+
+log = structlog.get_logger()
+
+
+class JoinedEdge:
+    """``netfilter.edge.Edge`` over both. ``room`` is how many claims the chains may take where
+    there is a table.
+
+    A table that turns out not to work is left alone from then on; ``table_trouble`` says why.
+    """
+
+    def __init__(self, chains: Edge, table: TableEdge, room: int) -> None:
+        self.table_trouble = ""
+        self._chains = chains
+        self._table = table
+        self._room = room
+        self._tried = False
+
+    @property
+    def name(self) -> str:
+        return self._chains.name if self.table_trouble else f"{self._chains.name}, nftables"
+
+    @property
+    def chain_room(self) -> int | None:
+        """Finds out whether there is a table when first asked, which takes a few milliseconds."""
+        if not self._tried:
+            self._tried = True
+            try:
+                self._table.try_out()
+            except NetfilterError as error:
+                self.table_trouble = str(error)
+                log.warning("no table of nftables", role="proxy", error=str(error))
+        return None if self.table_trouble else self._room
+
+    async def probe(self) -> None:
+        await self._chains.probe()
+
+    async def sync(self, desired: Desired) -> Change:
+        done = await self._chains.sync(desired)
+        if self.chain_room is None:
+            return done
+        table = (await self._table.sync(desired)).table
+        return Change(done.remove, done.add, table)
+
+    async def change(self, change: Change) -> None:
+        if change.remove or change.add:
+            await self._chains.change(Change(change.remove, change.add))
+        if change.table:
+            await self._table.change(Change(table=change.table))
+
+    async def intact(self) -> bool:
+        if self.chain_room is not None and not await self._table.intact():
+            return False
+        return await self._chains.intact()
+
+    async def connections(self) -> dict[str, int]:
+        """How many connections each portal of the table had; read when somebody asks."""
+        return {} if self.chain_room is None else await self._table.connections()
+
+    async def remove(self) -> None:
+        await self._chains.remove()
+        try:
+            await self._table.remove()
+        except Unsupported:
+            pass  # no nftables, no table
+
+    async def close(self) -> None:
+        await self._chains.close()
+        await self._table.close()
