@@ -142,6 +142,7 @@ class Network:
         self.delay = delay
         self.wires: dict[str, Received] = {}
         self.severed: Callable[[str, str], bool] = lambda one, other: False
+        self.dumb: set[str] = set()
         self.sent = 0
 
     async def open(self, address: str, received: Received) -> SimulatedWire:
@@ -150,7 +151,11 @@ class Network:
 
     def carry(self, data: bytes, source: str, target: str) -> None:
         self.sent += 1
-        if self.severed(source, target) or self.clock.rng.random() < self.loss:
+        if (
+            source in self.dumb
+            or self.severed(source, target)
+            or self.clock.rng.random() < self.loss
+        ):
             return
         received = self.wires.get(target)
         if received is not None:
@@ -217,6 +222,13 @@ class SimulatedNode:
         self._task = asyncio.create_task(made.run(self.voice))
 
     async def kill(self) -> None:
+        """It is not even given the time to say good-bye."""
+        self.site.network.wires.pop(self.address, None)
+        self.site.network.dumb.add(self.address)
+        await self.leave()
+        self.site.network.dumb.discard(self.address)
+
+    async def leave(self) -> None:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait({self._task})

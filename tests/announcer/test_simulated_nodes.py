@@ -79,6 +79,13 @@ async def test_the_next_in_rank_takes_over_within_three_seconds(site: Site) -> N
 
 
 @story()
+async def test_a_node_that_leaves_in_good_order_says_good_bye(site: Site) -> None:
+    first, second, _ = ranked(site)
+    await site.named(first).leave()
+    assert await site.until(lambda: alone(site, second)) < 0.5
+
+
+@story()
 async def test_two_may_die_at_once(site: Site) -> None:
     first, second, third = ranked(site)
     await site.named(first).kill()

@@ -28,6 +28,8 @@ from k8slite.decide.loadbalancer import ingress, is_ours
 #: Kubernetes' label of nodes that shall have no balancer's traffic.
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 
+#: UDP port at which announcers ask each other.
+PORT = 10247
 #: Seconds between two probes of a node next to us in rank.
 PROBE_EVERY = 0.4
 #: So many probes in a row without an answer mean that a node is dead.

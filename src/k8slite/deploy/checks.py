@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from k8slite.decide import announcing
 from k8slite.deploy import dockeropts
 from k8slite.deploy.cluster import ClusterSpec, NodeSpec
 from k8slite.deploy.facts import OUR_LINKS, HostFacts, Listener, Record, Route
@@ -167,6 +168,8 @@ def _ports(spec: ClusterSpec, node: NodeSpec, facts: HostFacts) -> list[str]:
         wanted |= {("tcp", port): use for port, use in PORTS_OF_MINIONS.items()}
     if spec.overlay == "vxlan":
         wanted[("udp", VXLAN_PORT)] = "the pods' network between nodes"
+    if spec.outside.address_pool and spec.outside.announce == "arp" and node.minion:
+        wanted[("udp", announcing.PORT)] = "the nodes' way to settle who announces an address"
     problems: dict[str, None] = {}
     for listener in facts.listeners:
         use = wanted.get((listener.protocol, listener.port))

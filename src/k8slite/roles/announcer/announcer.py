@@ -16,7 +16,7 @@ from k8slite.client.base import Informers
 from k8slite.config import Settings
 from k8slite.decide import announcing
 from k8slite.decide.addresspool import Pool
-from k8slite.decide.announcing import Offer, State, Verdict
+from k8slite.decide.announcing import PORT, Offer, State, Verdict
 from k8slite.decide.loadbalancer import ingress
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
@@ -24,7 +24,7 @@ from k8slite.network.voice import CannotAnnounce, Voice
 from k8slite.roles.announcer.contested import Contested
 from k8slite.roles.announcer.peers import Peers
 from k8slite.roles.announcer.telling import Recorder, Teller
-from k8slite.roles.announcer.wire import PORT, Opening, open_udp
+from k8slite.roles.announcer.wire import Opening, open_udp
 
 log = structlog.get_logger()
 
@@ -128,9 +128,7 @@ class Announcer:
             self._voice = None
             await stop(own)
             await voice.close()
-            if self._peers.wire is not None:
-                self._peers.wire.close()
-                self._peers.wire = None
+            self._peers.leave()
 
     # -- news ----------------------------------------------------------------------------------
 

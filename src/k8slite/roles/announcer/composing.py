@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -43,4 +44,7 @@ def announcer(
 
 def remove(folder: Path = FOLDER) -> list[str]:
     """Take away what was left on the host; says what."""
-    return [f"{folder}"] if exabgp.remove(folder) else []
+    removed = [f"{folder}"] if exabgp.remove(folder) else []
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()  # ours too; the installer has more in there
+    return removed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from k8slite.decide.announcing import State
+from k8slite.decide.announcing import PORT, State
 from k8slite.kit.clock import Clock
 from k8slite.network.speaker import neighbours
 from k8slite.roles.announcer.peers import Peers
@@ -65,5 +65,5 @@ class Contested:
             )
         return (
             f"node {node} announces {address} too: the nodes do not reach each other; open UDP "
-            "port 10247 between them"
+            f"port {PORT} between them"
         )

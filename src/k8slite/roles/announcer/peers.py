@@ -27,6 +27,7 @@ class Peers:
         self._places: dict[str, str] = {}  # name → address
         self._names: dict[str, str] = {}  # and back
         self._asked: dict[str, deque[int]] = {}
+        self._askers: dict[str, int] = {}  # node → the last number that it sent
         self.wire: Wire | None = None
 
     def know(self, places: Mapping[str, str]) -> None:
@@ -35,6 +36,7 @@ class Peers:
         self._sight.forget(gone)
         for name in gone:
             self._asked.pop(name, None)
+            self._askers.pop(name, None)
         self._places = dict(places)
         self._names = {address: name for name, address in places.items()}
 
@@ -64,12 +66,19 @@ class Peers:
         if message is None or peer is None or self.wire is None:
             return
         if not message.answer:
+            self._askers[peer] = message.number
             self.wire.send(encode(Message(message.number, True, self._well())), address)
             if not message.well:
                 self._revived(peer)
             return
-        asked = self._asked.get(peer, ())
-        if message.number in asked:
-            self._asked.pop(peer)
-            if self._sight.heard(peer, well=message.well):
-                self._revived(peer)
+        known = message.number in self._asked.get(peer, ())
+        if known and self._sight.heard(peer, well=message.well):
+            self._revived(peer)
+
+    def leave(self) -> None:
+        """Say good-bye to those who ask us: nobody has to find out by our silence."""
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            for peer, number in self._askers.items():
+                wire.send(encode(Message(number, True, well=False)), self._places[peer])
+            wire.close()

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
-PORT = 10247
+from k8slite.decide.announcing import PORT
 
 #: A mark, question or answer, well or not, the number.
 _FORM = struct.Struct("!4sBBxxQ")
