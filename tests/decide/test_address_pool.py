@@ -245,7 +245,7 @@ def test_the_elder_of_two_that_claim_an_address_and_port_has_it() -> None:
     assert cluster.why("b", CONFLICT) == ""
 
 
-def test_conditions_of_others_stay() -> None:
+def test_conditions_of_others_stay_where_they_are() -> None:
     cluster = Cluster(Pool())
     cluster.put("a")
     theirs = {"type": "example.com/Checked", "status": "True"}
@@ -253,6 +253,10 @@ def test_conditions_of_others_stay() -> None:
     cluster.services["a"] = replace(cluster.services["a"], status=status)
     cluster.settle()
     assert cluster.services["a"].status.conditions[0] == theirs
+    ours = cluster.services["a"].status.conditions[1]
+    status = ServiceStatus(conditions=(ours, theirs))  # as somebody wrote it again
+    cluster.services["a"] = replace(cluster.services["a"], status=status)
+    assert cluster.round() == 0
     cluster.pool = FOUR
     cluster.settle()
     assert cluster.services["a"].status.conditions == (theirs,)

@@ -336,21 +336,27 @@ def _load_balancer(pool: Pool, draft: _Draft) -> LoadBalancerStatus:
 
 
 def _conditions(draft: _Draft, now: str) -> Iterator[Condition]:
-    """Those of others, and ours as far as they are true."""
-    service = draft.service
+    """Those of others, and ours as far as they are true; each stays in its place."""
     ours = {PENDING: draft.pending, CONFLICT: draft.conflict}
-    yield from (c for c in service.status.conditions if c.get("type") not in ours)
+    for known in draft.service.status.conditions:
+        kind = known.get("type")
+        if kind not in ours:
+            yield known
+        elif (why := ours.pop(kind)) is not None:
+            yield _said(kind, why, known.get("lastTransitionTime") or now)
     for kind, why in ours.items():
-        if why is None:
-            continue
-        known = _condition(service, kind)
-        yield {
-            "type": kind,
-            "status": "True",
-            "lastTransitionTime": (known or {}).get("lastTransitionTime") or now,
-            "reason": why.reason,
-            "message": why.message,
-        }
+        if why is not None:
+            yield _said(kind, why, now)
+
+
+def _said(kind: str, why: _Why, since: str) -> Condition:
+    return {
+        "type": kind,
+        "status": "True",
+        "lastTransitionTime": since,
+        "reason": why.reason,
+        "message": why.message,
+    }
 
 
 def _condition(service: Service, kind: str) -> Condition | None:

@@ -20,6 +20,7 @@ from k8slite.client.base import Informers
 from k8slite.config import Settings
 from k8slite.decide import serving
 from k8slite.decide.balancing import Balancer, Endpoint
+from k8slite.decide.loadbalancer import age
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
@@ -150,7 +151,8 @@ class Proxy:
         unsubscribe = [self._services.subscribe(self._look), self._endpoints.subscribe(self._look)]
         try:
             # Everything once before the first write: rules of an earlier run that are right stay.
-            for service in tuple(self._services.items()):
+            # The elder comes first, as it does for the control plane.
+            for service in sorted(self._services.items(), key=age):
                 try:
                     await self._converge(service.key)
                 except OSError:
