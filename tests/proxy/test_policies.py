@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from collections import Counter
 from socket import SocketType
 
 from msgspec.structs import replace
@@ -19,9 +20,20 @@ from tests.proxy.test_portals import (
     refused,
     udp_greeter,
 )
-from tests.proxy.world import NODE, Net, ask, endpoints_object, running, udp_socket, until
+from tests.proxy.world import (
+    NODE,
+    Net,
+    ask,
+    endpoints_object,
+    running,
+    service_object,
+    udp_socket,
+    until,
+)
 
 from k8slite.api.kinds.endpoints.types import Endpoints
+from k8slite.api.kinds.service.proxying import WARM_UP
+from k8slite.api.kinds.service.types import ServicePort
 from k8slite.decide.balancing import Endpoint
 from k8slite.decide.endpoints import TERMINATING
 from k8slite.roles.proxy.inside import Inside
@@ -154,6 +166,51 @@ def test_a_tcp_connection_lives_as_long_as_its_endpoint_does(net: Net, new_edge:
             assert await reader.read() == b"0"
             writer.close()
             await until(lambda: counters.active == 0)
+
+    net.node.do(story())
+
+
+def test_a_new_endpoint_gets_a_tenth_of_its_share_at_first(net: Net, new_edge: NewEdge) -> None:
+    async def story() -> None:
+        async with running(new_edge) as world, greeters(3) as endpoints:
+            await world.serve("web", PORTAL, endpoints[:2])
+            service = service_object("web", PORTAL, (ServicePort(port=80, protocol="TCP"),))
+            meta = replace(service.metadata, annotations={WARM_UP: "3600s"})
+            await world.put(replace(service, metadata=meta))
+            await until(lambda: world.proxy.settled)
+            await world.put(endpoints_object("web", endpoints))
+            await until(lambda: world.proxy.settled)
+            answers = Counter([await ask(PORTAL, 80) for _ in range(2 * 21)])
+            assert answers == {b"0": 20, b"1": 20, b"2": 2}
+
+    net.node.do(story())
+
+
+def test_those_that_stay_get_equal_parts_while_others_come_and_go(
+    net: Net, new_edge: NewEdge
+) -> None:
+    async def story() -> None:
+        async with running(new_edge) as world, greeters(6) as endpoints:
+            stay, others = endpoints[:4], endpoints[4:]
+            await world.serve("web", PORTAL, endpoints)
+            answers: list[bytes] = []
+
+            async def client() -> None:
+                for _ in range(15):
+                    answers.append(await ask(PORTAL, 80))
+
+            clients = asyncio.gather(*(client() for _ in range(16)))
+            changes = 0
+            while not clients.done():
+                await world.put(endpoints_object("web", [*stay, *others[: changes % 3]]))
+                await until(lambda: world.proxy.settled)
+                changes += 1
+            await clients
+            counts = Counter(answers)
+            parts = [counts[b"%d" % number] for number in range(4)]
+            assert sum(counts.values()) == 240
+            assert changes > 1
+            assert max(parts) - min(parts) <= 1
 
     net.node.do(story())
 
