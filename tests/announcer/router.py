@@ -89,6 +89,11 @@ class Router:
                 (up.add if line["neighbor"]["state"] == "up" else up.discard)(peer)
         return up
 
+    def partings(self) -> list[str]:
+        """How sessions ended, in the router's words."""
+        states = [line for line in self._lines() if line["type"] == "state"]
+        return [s["neighbor"]["reason"] for s in states if s["neighbor"]["state"] == "down"]
+
     def _lines(self) -> Iterable[Any]:
         if not self._heard.exists():
             return

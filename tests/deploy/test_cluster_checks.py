@@ -221,6 +221,25 @@ def test_every_fault_of_a_host_is_named_with_the_node(
     assert all("192.168.0.11" not in text for text in found)
 
 
+def test_what_addresses_for_the_outside_need_of_a_host() -> None:
+    node = SPEC.nodes[1]
+    bare = replace(
+        SOUND[node.address],
+        missing_tools=("exabgp",),
+        listeners=(Listener("udp", 10247, who="other (pid 7)"),),
+    )
+
+    def problems(outside: Outside) -> tuple[str, ...]:
+        spec = replace(SPEC, outside=outside)
+        return check(spec, {node.address: Seen(bare)}, NEEDS).problems
+
+    assert problems(Outside()) == ()
+    (taken,) = problems(Outside(("10.9.0.0/28",)))
+    assert "port 10247/udp (the nodes' way to settle who announces an address) is taken" in taken
+    (lacks,) = problems(Outside(("10.9.0.0/28",), "bgp", 64512, ("192.168.0.1",)))
+    assert "lacks exabgp, with which ANNOUNCE=bgp tells routers: apt-get install exabgp" in lacks
+
+
 def test_masters_need_more_ports_than_minions() -> None:
     taken = tuple(Listener("tcp", port, "0.0.0.0", "x (pid 1)") for port in (8080, 2379, 6443))
     hosts = {address: replace(facts, listeners=taken) for address, facts in SOUND.items()}

@@ -52,6 +52,7 @@ PORTS_OF_MASTERS = {
 PORTS_OF_ETCD = {2379: "etcd's clients", 2380: "etcd's members"}
 PORTS_OF_MINIONS = {10250: "the node's own API"}
 VXLAN_PORT = 8472
+BGP_TOOL = "exabgp"
 
 
 def check(spec: ClusterSpec, hosts: Mapping[str, Seen], needs: Needs) -> Findings:
@@ -75,6 +76,7 @@ def _host(
 ) -> tuple[list[str], list[str]]:
     problems = [
         *_system(facts, needs),
+        *_bgp(spec, node, facts),
         *_docker(spec, facts),
         *_addresses(node, facts),
         *_routes(spec, facts),
@@ -105,9 +107,16 @@ def _system(facts: HostFacts, needs: Needs) -> list[str]:
             f"its C library is {facts.libc} and what travels needs {needs.libc}: install from a "
             "machine as old as the host, or renew the host"
         )
-    if facts.missing_tools:
-        problems.append(f"lacks {', '.join(facts.missing_tools)}: install them")
+    missing = [tool for tool in facts.missing_tools if tool != BGP_TOOL]
+    if missing:
+        problems.append(f"lacks {', '.join(missing)}: install them")
     return problems
+
+
+def _bgp(spec: ClusterSpec, node: NodeSpec, facts: HostFacts) -> list[str]:
+    if spec.outside.announce != "bgp" or not node.minion or BGP_TOOL not in facts.missing_tools:
+        return []
+    return [f"lacks {BGP_TOOL}, with which ANNOUNCE=bgp tells routers: apt-get install {BGP_TOOL}"]
 
 
 def _docker(spec: ClusterSpec, facts: HostFacts) -> list[str]:

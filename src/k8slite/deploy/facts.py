@@ -31,7 +31,7 @@ s kernel; uname -r
 s hostname; cat /proc/sys/kernel/hostname
 s libc; getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1 | head -n 1
 s init; if [ -d /run/systemd/system ]; then echo systemd; else echo sysv; fi
-s tools; for t in tar gzip iptables setsid mkdir ln rm cat; do
+s tools; for t in tar gzip iptables setsid mkdir ln rm cat exabgp; do
 command -v $t >/dev/null || echo $t; done
 s dockerd; command -v dockerd >/dev/null && dockerd --version
 s docker; if [ -S /var/run/docker.sock ]; then
@@ -101,7 +101,7 @@ class HostFacts:
     libc: str = ""  # as 2.36; "" where it is not glibc
     libc_said: str = ""
     systemd: bool = False
-    missing_tools: tuple[str, ...] = ()
+    missing_tools: tuple[str, ...] = ()  # exabgp too, which few need
     dockerd: str = ""  # version of the installed daemon
     docker: str = ""  # version of the running one
     docker_said: str = ""  # why it does not answer
