@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from k8slite.decide.balancing import Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.network.transparent import IP_TRANSPARENT
+from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.reactor import EDGES
 from k8slite.roles.proxy.stream import reset
 
@@ -45,17 +46,30 @@ class Upstreams:
 
     def __init__(self, clock: Clock, leads: Callable[[str, Endpoint], bool]) -> None:
         self.leads = leads
+        self._ceiling = ceiling()
         self.deadlines = Deadlines(clock)
         self._ready: SocketType | None = None
 
     def take(self) -> SocketType:
-        """Raises OSError when there are no descriptors left."""
+        """Raises OSError when there are no descriptors left for clients."""
         ready, self._ready = self._ready, None
-        return ready or _upstream_socket()
+        if ready is None:
+            ready = _upstream_socket()
+            if ready.fileno() >= self._ceiling:
+                ready.close()
+                raise OSError(errno.EMFILE, "the last descriptors are not for clients")
+        return ready
 
     def give(self, unused: SocketType) -> None:
         self.close()
         self._ready = unused
+
+    def swap_for_ipv6(self, unused: SocketType) -> SocketType:
+        """Raises OSError when there are no descriptors left."""
+        try:
+            return _upstream_socket(socket.AF_INET6)
+        finally:
+            self.give(unused)
 
     def close(self) -> None:
         if self._ready is not None:
@@ -152,6 +166,8 @@ class Attempt:
             self._tried = tried = (*tried, endpoint)
             try:
                 server = self._server or listener.upstreams.take()
+                if ":" in endpoint.ip:
+                    server = listener.upstreams.swap_for_ipv6(server)
             except OSError:
                 break  # no descriptor for a further attempt: no endpoint's fault
             self._server = server
@@ -167,6 +183,8 @@ class Attempt:
                 self._seconds = seconds
                 return
             self._failed()
+        else:
+            listener.unanswered(listener.name, tried)
         listener.counters.unserved += 1
         self.refuse()
 
@@ -226,8 +244,8 @@ def _speak_as(server: SocketType, client: str) -> None:
         pass
 
 
-def _upstream_socket() -> SocketType:
-    sock = SocketType(socket.AF_INET, _STREAM)
+def _upstream_socket(family: int = socket.AF_INET) -> SocketType:
+    sock = SocketType(family, _STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -7,7 +7,7 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -17,6 +17,7 @@ from k8slite.netfilter.conntrack import Address, Conntrack
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Upstreams
 from k8slite.roles.proxy.counters import ProxyCounters
+from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.mmsg import datagram_io
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
@@ -35,7 +36,8 @@ Listener = TcpListener | UdpListener
 class Listeners:
     """Made inside the loop that they serve in; ``shut`` ends all. ``inside(client)`` says whether
     an address is of a pod or of this host; ``leads(client, endpoint)`` whether the endpoint's
-    answer to the client's address would come to us."""
+    answer to the client's address would come to us. ``unanswered(name, endpoints)`` is called when
+    a client of a portal was refused because none of the endpoints answered."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Listeners:
         *,
         inside: Callable[[str], bool],
         leads: Callable[[str, Endpoint], bool] = lambda client, endpoint: False,
+        unanswered: Callable[[str, Sequence[Endpoint]], None] = lambda name, tried: None,
         connect_timeouts: tuple[float, ...] = CONNECT_TIMEOUTS,
         udp_idle: float = IDLE_SECONDS,
         drain: float = DRAIN_SECONDS,
@@ -51,6 +54,7 @@ class Listeners:
         self._clock = clock
         self._counters = counters
         self._inside = inside
+        self._unanswered = unanswered
         self._connect_timeouts = connect_timeouts
         self._udp_idle = udp_idle
         self._drain = drain
@@ -60,7 +64,7 @@ class Listeners:
         self._draining: dict[Listener, float] = {}  # until when
         self._conntrack: Conntrack | None = None
         self._datagrams = datagram_io()
-        self._pipes = Pipes()
+        self._pipes = Pipes(ceiling())
         self._upstreams = Upstreams(clock, leads)
         self._reactor = Reactor()
 
@@ -156,7 +160,7 @@ class Listeners:
         if port.protocol == "tcp":
             return TcpListener(
                 port.name, self._reactor, self._pipes, self._upstreams, balancer, counters,
-                self._clock, timeouts=self._connect_timeouts,
+                self._clock, timeouts=self._connect_timeouts, unanswered=self._unanswered,
             )  # fmt: skip
         return UdpListener(
             port.name, self._reactor, self._datagrams, balancer, counters, self._clock,

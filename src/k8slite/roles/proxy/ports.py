@@ -139,7 +139,7 @@ def _of_subsets(
         for target in subset.ports
         if target.name == port.port_name and (target.protocol or "TCP").lower() == port.protocol
         for address in subset.addresses
-        if (node is None or address.node_name == node) and _is_ipv4(address.ip)
+        if (node is None or address.node_name == node) and _is_ip(address.ip)
     )
 
 
@@ -168,9 +168,9 @@ def _addresses(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_ipv4(text: str) -> bool:
+def _is_ip(text: str) -> bool:
     try:
-        ipaddress.IPv4Address(text)
+        ipaddress.ip_address(text)
     except ValueError:
         return False
     return True

@@ -46,6 +46,7 @@ from k8slite.roles.proxy.report import Report
 from k8slite.roles.proxy.transparent import TransparentPath
 from k8slite.roles.proxy.troubles import EventRecorder, StatusWriter, Troubles
 from k8slite.roles.proxy.udp import IDLE_SECONDS
+from k8slite.roles.proxy.unanswered import Unanswered
 
 log = structlog.get_logger()
 
@@ -86,14 +87,15 @@ class Proxy:
         self.transparent = TransparentPath(
             settings, clock, self._tell_not_kept, bridge=bridge, look_every=look_every
         )
+        self._services = informers.of(SERVICE)
         self.listeners = Listeners(
             clock, self.counters, inside=Inside(settings.flannel_net),
             leads=self.transparent.leads,
+            unanswered=Unanswered(self._services, recorder, clock).tell,
             connect_timeouts=connect_timeouts, udp_idle=udp_idle, drain=drain,
         )  # fmt: skip
         self._node = settings.node_name
         self._lifelines = lifelines(settings)
-        self._services = informers.of(SERVICE)
         self._endpoints = informers.of(ENDPOINTS)
         self._troubles = Troubles(settings.node_name, self._services, recorder, client, clock)
         self._clock = clock

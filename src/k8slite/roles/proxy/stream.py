@@ -69,19 +69,25 @@ class Pipe:
 
 
 class Pipes:
-    """Empty pipes kept for the next flow that needs one."""
+    """Empty pipes kept for the next flow that needs one. ``ceiling`` is the first descriptor that
+    is not for clients (``descriptors``)."""
 
-    def __init__(self) -> None:
+    def __init__(self, ceiling: int = 1 << 30) -> None:
+        self._ceiling = ceiling
         self._spare: list[Pipe] = []
 
     def take(self) -> Pipe | None:
-        """A pipe, or None when there is no descriptor left for one."""
+        """A pipe, or None when there are no descriptors left for one."""
         if self._spare:
             return self._spare.pop()
         try:
-            return Pipe()
+            pipe = Pipe()
         except OSError:
             return None
+        if pipe.write < self._ceiling:
+            return pipe
+        pipe.close()
+        return None
 
     def give(self, pipe: Pipe, *, empty: bool) -> None:
         if empty and len(self._spare) < _SPARE_PIPES:

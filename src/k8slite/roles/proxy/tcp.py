@@ -10,18 +10,18 @@ import asyncio
 import errno
 import os
 import select
-import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from socket import SocketType
-from typing import Any
 
 import structlog
 
-from k8slite.decide.balancing import Balancer
+from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Attempt, Upstreams
 from k8slite.roles.proxy.counters import EndpointCounters, PortCounters
+from k8slite.roles.proxy.gate import Gate, destination, make_gate, make_gate_beside, origin
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.proxyprotocol import HEADERS, Side
 from k8slite.roles.proxy.reactor import Reactor
@@ -32,28 +32,15 @@ log = structlog.get_logger()
 #: Seconds without accepting after descriptors or memory ran out.
 ACCEPT_PAUSE = 0.1
 
-_BACKLOG = 4096
+_PAUSES_TOLD = 10.0  # pauses that follow one another sooner are one line in the log
 _ACCEPTS = 64  # connections taken before others have their turn
-_SO_ORIGINAL_DST = 80
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_SOL_IP = 0
-_AF_INET, _SOCK_STREAM = 2, 1  # plain numbers: members of socket's enumerations cost a call
-
-
-def origin(address: str, port: int) -> bytes:
-    """A destination as the kernel writes it into a struct sockaddr_in: port, then address."""
-    return struct.pack("!H", port) + socket.inet_aton(address)
-
-
-def destination(sockaddr: bytes) -> Side:
-    """The inverse, of the whole struct."""
-    (port,) = struct.unpack_from("!H", sockaddr, 2)
-    return Side(socket.inet_ntoa(sockaddr[4:8]), port)
 
 
 class TcpListener:
-    """Accepts on a random port of all addresses, because REDIRECT goes to whatever interface the
-    packet came in by. ``port`` is the one it got. Raises OSError when it cannot listen."""
+    """Accepts while there are endpoints; without any the kernel refuses clients at once. ``port``
+    is the local one, for IPv4 and, when the portal has such addresses, IPv6. Raises OSError when
+    it cannot listen."""
 
     protocol = "tcp"
 
@@ -68,6 +55,7 @@ class TcpListener:
         clock: Clock,
         *,
         timeouts: tuple[float, ...] = CONNECT_TIMEOUTS,
+        unanswered: Callable[[str, Sequence[Endpoint]], None] = lambda name, tried: None,
     ) -> None:
         self.name = name
         self.balancer = balancer
@@ -77,6 +65,7 @@ class TcpListener:
         self.upstreams = upstreams
         self.now = clock.monotonic
         self.timeouts = timeouts
+        self.unanswered = unanswered
         self._loop = asyncio.get_running_loop()
         self._origins: frozenset[bytes] = frozenset()
         self.transparent = False
@@ -84,20 +73,25 @@ class TcpListener:
         self._node_port = b""
         self._streams: set[Stream] = set()
         self._attempts: set[Attempt] = set()
+        self._paused = float("-inf")  # when last
         self._resume: asyncio.TimerHandle | None = None
-        self._socket = _listening_socket()
-        self._take: Any = self._socket._accept  # type: ignore[attr-defined]
-        self.port: int = self._socket.getsockname()[1]
-        self._listen()
+        self._gates = [make_gate()]
+        self.port: int = self._gates[0].port
 
     def serve(self, port: PortalPort) -> None:
-        """The portal: only connections that were addressed to it are let in."""
-        addresses = (address for address in port.addresses if ":" not in address)
-        self._origins = frozenset(origin(address, port.port) for address in addresses)
+        """The portal: only connections that were addressed to it are let in. To be called again
+        when there are endpoints, or none any more. Raises OSError."""
+        self._origins = frozenset(origin(address, port.port) for address in port.addresses)
         self._introduce = HEADERS.get(port.client_address)
         self.transparent = port.client_address == "transparent"
         # The rules of node ports are for every address of this host, so the number says it all.
         self._node_port = struct.pack("!H", port.node_port) if port.node_port else b""
+        if port.node_port or any(":" in address for address in port.addresses):
+            self._have_ipv6()
+        if len(self.balancer):
+            self._open()
+        else:
+            self._shut()
 
     @property
     def active(self) -> int:
@@ -105,12 +99,11 @@ class TcpListener:
 
     def stop(self) -> None:
         """Accept no more; what is established goes on."""
-        if self._socket.fileno() < 0:
-            return
-        if self._resume is not None:
-            self._resume.cancel()
-        self.reactor.remove(self._socket.fileno())
-        self.reactor.close(self._socket)
+        for gate in self._gates:
+            self.reactor.remove(gate.fd)
+            self.reactor.close(gate)
+        self._gates.clear()
+        self._unpause()
 
     def abort(self) -> None:
         """Stop, and break off what is established."""
@@ -120,11 +113,33 @@ class TcpListener:
         for stream in tuple(self._streams):
             stream.abort()
 
-    def _listen(self) -> None:
-        self._resume = None
-        self.reactor.add(self._socket.fileno(), self._accept, select.EPOLLIN)
+    def _have_ipv6(self) -> None:
+        """Raises OSError when somebody has our port there; no error where IPv6 is unknown."""
+        if len(self._gates) > 1:
+            return
+        try:
+            self._gates.append(make_gate_beside(self._gates[0]))
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
 
-    def _accept(self, event: int) -> None:
+    def _open(self) -> None:
+        for gate in self._gates:
+            if not gate.is_open:
+                gate.open()
+                if self._resume is None:
+                    self._attend(gate)
+
+    def _shut(self) -> None:
+        for gate in self._gates:
+            if gate.is_open:
+                self.reactor.remove(gate.fd)
+                gate.shut()
+
+    def _attend(self, gate: Gate) -> None:
+        self.reactor.add(gate.fd, partial(self._accept, gate), select.EPOLLIN)
+
+    def _accept(self, gate: Gate, event: int) -> None:
         origins, attempts, upstreams = self._origins, self._attempts, self.upstreams
         for _ in range(_ACCEPTS):
             try:
@@ -133,8 +148,7 @@ class TcpListener:
                 self._pause(error)
                 return
             try:
-                # What ``accept`` calls, without the part that is written in Python.
-                fd, peer = self._take()
+                fd, peer = gate.accept()
             except BlockingIOError:
                 upstreams.give(upstream)
                 return
@@ -144,17 +158,13 @@ class TcpListener:
                     self._pause(error)
                     return
                 continue  # the client gave up before it was taken
-            client = SocketType(_AF_INET, _SOCK_STREAM, 0, fd)
-            client.setblocking(False)
-            try:
-                target = client.getsockopt(_SOL_IP, _SO_ORIGINAL_DST, 16)
-            except OSError:
-                target = b""  # not tracked, so not rewritten
-            if target[2:8] in origins or (target and target[2:4] == self._node_port):
+            client = gate.wrap(fd)
+            target = gate.origin(client)
+            if target in origins or (target and target[:2] == self._node_port):
                 attempt = Attempt(self, client, peer[0], upstream)
                 attempts.add(attempt)
                 if self._introduce is not None:
-                    attempt.greeting = self._introduce(Side(*peer), destination(target))
+                    attempt.greeting = self._introduce(Side(*peer[:2]), destination(target))
                 attempt.begin()
             else:
                 self.counters.strangers += 1
@@ -164,11 +174,25 @@ class TcpListener:
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the kernel's queue for a moment; everything else goes on."""
-        log.warning(
-            "accepting pauses", role="proxy", key=self.name, error=os.strerror(error.errno or 0)
-        )
-        self.reactor.remove(self._socket.fileno())
-        self._resume = self._loop.call_later(ACCEPT_PAUSE, self._listen)
+        now = self.now()
+        if now - self._paused >= _PAUSES_TOLD:
+            text = os.strerror(error.errno or 0)
+            log.warning("accepting pauses", role="proxy", key=self.name, error=text)
+        self._paused = now
+        for gate in self._gates:
+            self.reactor.remove(gate.fd)
+        self._resume = self._loop.call_later(ACCEPT_PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resume = None
+        for gate in self._gates:
+            if gate.is_open:
+                self._attend(gate)
+
+    def _unpause(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
 
     def given_up(self, attempt: Attempt) -> None:
         self._attempts.discard(attempt)
@@ -187,18 +211,3 @@ class TcpListener:
     def _ended(self, stream: Stream) -> None:
         self._streams.discard(stream)
         stream.counters.active -= 1
-
-
-def _listening_socket() -> SocketType:
-    sock = SocketType(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        # Accepted sockets inherit these.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.bind(("0.0.0.0", 0))
-        sock.listen(_BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
