@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.proxy.test_portals import PORTAL, PUBLIC, greeters
+from tests.proxy.test_seen_from_outside import agent, ctl
 from tests.proxy.world import (
     NODE,
     Net,
@@ -199,3 +201,32 @@ def test_so_many_services_have_a_condition_and_no_more(
             assert len(world.recorded.events) == 4
 
     net.node.do(story())
+
+
+def test_an_operator_sees_it_in_describe(net: Net, tmp_path: Path) -> None:
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]},
+    }  # fmt: skip
+
+    async def described(word: str) -> str:
+        while word not in (text := (await ctl("describe", "service", "web"))[0]):
+            continue
+        return text
+
+    async def story() -> None:
+        file = tmp_path / "web.json"
+        file.write_text(json.dumps(service))
+        async with agent(tmp_path), asyncio.timeout(60):
+            with socket.create_server(("0.0.0.0", 30080)):
+                while (await ctl("create", "-f", str(file)))[1]:
+                    pass  # the agent is about to come up
+                text = await described("Served-on")
+                [line] = [ln for ln in text.splitlines() if "Served-on" in ln]
+                assert line.split()[:3] == [serving.kind_of(NODE), "False", serving.PORT_TAKEN]
+                assert "node port 30080/tcp: something else on this host uses it" in line
+
+    try:
+        net.node.do(story(), timeout=90)
+    finally:
+        net.node.run("iptables-legacy", "-t", "nat", "-F")
