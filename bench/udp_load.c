@@ -1,6 +1,6 @@
 /* Load for the UDP bench: an echo server and clients that keep a bounded number of datagrams in flight.
  *
- *   udp_load echo PORT                            answer every datagram with itself, on 127.0.0.1
+ *   udp_load echo PORT                            answer every datagram with itself
  *   udp_load ask HOST PORT CLIENTS EACH SECONDS   CLIENTS sockets with EACH datagrams of 64 bytes in
  *                                                 flight; prints answers a second, datagrams lost, sent
  *
@@ -67,7 +67,7 @@ static int take(int fd, struct batch *b) {
 static void echo(int port) {
     static struct batch b;
     int size = 8 << 20, fd = socket(AF_INET, SOCK_DGRAM, 0);
-    struct sockaddr_in a = address("127.0.0.1", port);
+    struct sockaddr_in a = address("0.0.0.0", port);
     setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
     if (bind(fd, (struct sockaddr *)&a, sizeof a)) die("bind");
     struct pollfd readable = {.fd = fd, .events = POLLIN};

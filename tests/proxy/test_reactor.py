@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import time
 
 import pytest
 from tests.proxy.world import until
@@ -120,3 +121,59 @@ def test_a_loop_that_cannot_be_shared_is_refused() -> None:
             Reactor()
 
     asyncio.run(main())
+
+
+def test_expensive_events_come_in_small_batches_between_everything_else() -> None:
+    async def main() -> None:
+        reactor = Reactor()
+        pairs = [socket.socketpair() for _ in range(200)]
+        since = 0  # events since everything else last had its turn
+        most = handled = 0
+
+        def think(event: int) -> None:
+            nonlocal since, most, handled
+            end = time.perf_counter() + 0.0005
+            while time.perf_counter() < end:
+                pass
+            since += 1
+            handled += 1
+            most = max(most, since)
+
+        for near, far in pairs:
+            reactor.add(near.fileno(), think, READS)
+            far.send(b"x")
+        while handled < len(pairs):
+            since = 0
+            await asyncio.sleep(0)
+        assert most < 20
+        reactor.shut()
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
+
+    run_shared(main())
+
+
+def test_long_turns_are_few_between_everything_else() -> None:
+    async def main() -> None:
+        reactor = Reactor()
+        since = most = 0
+
+        def think() -> None:
+            nonlocal since, most
+            end = time.perf_counter() + 0.003
+            while time.perf_counter() < end:
+                pass
+            since += 1
+            most = max(most, since)
+            reactor.again(think)
+
+        for _ in range(50):
+            reactor.again(think)
+        for _ in range(20):
+            since = 0
+            await asyncio.sleep(0)
+        assert most == 1
+        reactor.shut()
+
+    run_shared(main())

@@ -87,7 +87,8 @@ def test_a_live_client_goes_on_in_a_flood_and_nothing_is_left_of_it(
                     assert counters.connections == 1
                     assert counters.strangers > 1_000
                 else:
-                    assert counters.connections > MAX_SESSIONS
+                    assert counters.connections > 1_000
+                    assert counters.overrun > 0
                 await until(lambda: counters.active == 0)
                 await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 

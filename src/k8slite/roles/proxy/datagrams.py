@@ -63,8 +63,11 @@ class DatagramIO(Protocol):
     def connect(self, endpoint: Address) -> socket.socket:
         """A socket for one client's datagrams to ``endpoint``. Raises OSError."""
 
-    def take(self, listener: socket.socket) -> tuple[Sequence[Caller], Sequence[int]]:
-        """Up to ``SLOTS`` datagrams: who sent each, and its bytes. Fewer: there are no more now."""
+    def take(
+        self, listener: socket.socket, most: int = SLOTS
+    ) -> tuple[Sequence[Caller], Sequence[int]]:
+        """Up to ``most`` datagrams, which is up to ``SLOTS``: who sent each, and its bytes. Fewer:
+        there are no more now."""
 
     def origin(self, caller: Caller) -> Origin | None:
         """None when the kernel did not tell the address that the datagram reached."""
@@ -158,10 +161,12 @@ class SingleDatagrams:
     def connect(self, endpoint: Address) -> socket.socket:
         return upstream_socket(endpoint)
 
-    def take(self, listener: socket.socket) -> tuple[Sequence[Caller], Sequence[int]]:
+    def take(
+        self, listener: socket.socket, most: int = SLOTS
+    ) -> tuple[Sequence[Caller], Sequence[int]]:
         callers: list[Caller] = []
         self._taken.clear()
-        for _ in range(SLOTS):
+        for _ in range(most):
             try:
                 data, ancillary, _, client = listener.recvmsg(DATAGRAM_BYTES, _ANCILLARY)
             except OSError:

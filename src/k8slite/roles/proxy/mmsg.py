@@ -83,9 +83,11 @@ class BatchedDatagrams:
     def connect(self, endpoint: Address) -> socket.socket:
         return self._joining(upstream_socket(endpoint))
 
-    def take(self, listener: socket.socket) -> tuple[Sequence[Caller], Sequence[int]]:
+    def take(
+        self, listener: socket.socket, most: int = SLOTS
+    ) -> tuple[Sequence[Caller], Sequence[int]]:
         slots, names = self._in, self._names
-        count = self._recvmmsg(listener.fileno(), slots.heads[0], SLOTS, socket.MSG_DONTWAIT, None)
+        count = self._recvmmsg(listener.fileno(), slots.heads[0], most, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return (), ()  # no more for now, or an error that an earlier answer met
         if count == 1 and slots.rooms[0] == names.room:

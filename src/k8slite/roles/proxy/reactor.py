@@ -20,8 +20,10 @@ from k8slite.kit.loop import SharedLoop
 READS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 EDGES = READS | select.EPOLLOUT
 
-#: Turns of long work that one batch takes, about half a millisecond each.
-_TURNS = 4
+#: Seconds that a batch of events takes, and the turns of long work after it, before everything else
+#: in the process has its turn; and the events that are taken however long they take.
+_SHARE = 0.002
+_FEWEST, _MOST = 8, 128
 
 
 class Closable(Protocol):
@@ -47,6 +49,7 @@ class Reactor:
         self._closing: list[Closable] = []
         self._turns: deque[Callable[[], None]] = deque()
         self._polling = False
+        self._bite = _FEWEST  # events to take at once: as many as fit the share, by the last ones
         loop.selector.poll = self._poll
 
     def add(self, fd: int, handler: Callable[[int], None], events: int = EDGES) -> None:
@@ -92,10 +95,11 @@ class Reactor:
 
     def _poll(self, timeout: float | None, limit: int) -> list[tuple[int, int]]:
         """Wait, handle what is ours, and return the events of others."""
-        events = self._wait(0 if self._turns else timeout, limit)
+        events = self._wait(0 if self._turns else timeout, min(limit, self._bite))
         others = []
         handlers = self._handlers
         self._polling = True
+        start = self._loop.time()
         for fd, event in events:
             handler = handlers.get(fd)
             if handler is None:
@@ -105,6 +109,9 @@ class Reactor:
                 handler(event)
             except Exception as error:  # one connection's trouble is not the others'
                 self._report(error)
+        if ours := len(events) - len(others):
+            took = self._loop.time() - start
+            self._bite = max(_FEWEST, min(_MOST, int(ours * _SHARE / (took or _SHARE))))
         if self._turns:
             self._take_turns()
         self._polling = False
@@ -113,11 +120,15 @@ class Reactor:
         return others
 
     def _take_turns(self) -> None:
-        for _ in range(min(_TURNS, len(self._turns))):
+        """Each at most once, as long as the share lasts."""
+        end = self._loop.time() + _SHARE
+        for _ in range(len(self._turns)):
             try:
                 self._turns.popleft()()
             except Exception as error:
                 self._report(error)
+            if self._loop.time() >= end:
+                return
 
     def _sweep(self) -> None:
         closing, self._closing = self._closing, []

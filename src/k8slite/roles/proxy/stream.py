@@ -32,7 +32,7 @@ PIPE_BYTES = TURN_BYTES = 1_048_576
 #: is also what lies here when the sink comes to a stand.
 _FIRST_BYTES = 131_072
 
-_SPARE_PIPES = 64
+SPARE_PIPES = 64
 _NOW = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
 _ENDING = select.EPOLLRDHUP | select.EPOLLHUP
@@ -90,7 +90,7 @@ class Pipes:
         return None
 
     def give(self, pipe: Pipe, *, empty: bool) -> None:
-        if empty and len(self._spare) < _SPARE_PIPES:
+        if empty and len(self._spare) < SPARE_PIPES:
             self._spare.append(pipe)
         else:
             pipe.close()
