@@ -28,12 +28,14 @@ from k8slite.api.errors import (
     Unavailable,
 )
 from k8slite.api.joining import JoinRequest
-from k8slite.api.kinds import CONFIG_MAP, NODE, POD
+from k8slite.api.kinds import CONFIG_MAP, NODE, POD, SERVICE
 from k8slite.api.kinds.configmap.types import ConfigMap
 from k8slite.api.kinds.node.types import Node, NodeAddress, NodeStatus
+from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
 from k8slite.api.meta import ObjectMeta
 from k8slite.client.access import Access
 from k8slite.client.http import HttpClient
+from k8slite.decide.serving import PORT_TAKEN, Trouble, condition_of, told
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
 from k8slite.pki.authority import request
@@ -334,6 +336,27 @@ async def test_a_node_reads_everything_and_writes_its_own(
         for path in ("/api/v1/nodes/n2/proxy/", "/api/v1/namespaces/default/pods/p/exec"):
             with pytest.raises(Forbidden):
                 await client.request("GET", path)
+
+
+async def test_a_node_says_what_it_cannot_serve_and_writes_nothing_else_of_a_service(
+    two: list[Master], tmp_path: Path
+) -> None:
+    async with joined(tmp_path, two) as (_, client), HttpClient(two[0].admin()) as admin:
+        spec = ServiceSpec(cluster_ip="None", ports=(ServicePort(port=80),))
+        meta = ObjectMeta(name="web", namespace="default")
+        service = await admin.create(Service(metadata=meta, spec=spec))
+        for troubles in ([Trouble(PORT_TAKEN, "node port 30080/tcp: …")], []):
+            status = told(service, "n1", troubles, "2026-11-27T16:00:00Z")
+            assert status is not None
+            service = await client.update(struct(service, status=status), subresource="status")
+            assert bool(condition_of(service, "n1")) == bool(troubles)
+        status = told(service, "n2", [Trouble(PORT_TAKEN, "…")], "2026-11-27T16:00:00Z")
+        with pytest.raises(Forbidden, match="its condition of a service, and nothing else"):
+            await client.update(struct(service, status=status), subresource="status")
+        with pytest.raises(Forbidden):
+            await client.update(struct(service, spec=struct(spec, selector={"a": "b"})))
+        with pytest.raises(Forbidden):
+            await client.delete(SERVICE, "web", "default")
 
 
 async def test_a_deleted_node_is_put_out_at_every_master(two: list[Master], tmp_path: Path) -> None:
