@@ -28,12 +28,17 @@ from k8slite.config import Settings
 from k8slite.decide import announcing
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import stop
+from k8slite.netfilter.choice import CHAIN_ROOM
+from k8slite.netfilter.joined import JoinedEdge
+from k8slite.netfilter.nft.edge import TableEdge
 from k8slite.netfilter.restore import NftEdge
-from k8slite.network import arp
+from k8slite.network.arp import ArpTongue
+from k8slite.network.tongue import Tongue, spelt
 from k8slite.roles.announcer import announcer
 from k8slite.roles.proxy import Proxy
 
-POOL = "192.168.0.240/28"
+POOL = ("192.168.0.240/28", "fd00::f0/124")
+ADDRESS6, CLIENT6 = "fd00::f0", "fd00::63"
 ADDRESS = "192.168.0.240"
 CLIENT = "192.168.0.99"
 PORT, BEHIND = 80, 8000
@@ -48,7 +53,7 @@ class LanNode:
         self.recorded = Recorded()
         self.informers = Informers()
         self.settings = Settings(
-            node_name=self.name, node_ip=self.address, data_dir=directory, address_pool=(POOL,),
+            node_name=self.name, node_ip=self.address, data_dir=directory, address_pool=POOL,
             **settings,
         )  # fmt: skip
         self.folder = directory / f"bgp-{self.name}"
@@ -59,7 +64,8 @@ class LanNode:
 
     async def _start(self) -> None:
         clock = Clock()
-        edge = NftEdge()  # python-iptables has one namespace a process
+        # python-iptables has one namespace a process, and is left out.
+        edge = JoinedEdge(NftEdge(), TableEdge("", ""), CHAIN_ROOM)
         proxy = Proxy(self.settings, self.informers, self.recorded, clock, edge, health_port=None)
         run = announcer(
             self.settings, self.informers, self.recorded, clock, proxy, folder=self.folder
@@ -126,24 +132,28 @@ class Lan:
     def heal(self, one: LanNode) -> None:
         self.switch.ip("link", "set", one.port, "up")
 
-    def who_answers(self, address: str = ADDRESS, wait: float = 0.5) -> set[str]:
-        """The hardware addresses that answer an ARP question of the client's."""
+    def who_answers(
+        self, address: str = ADDRESS, wait: float = 0.5, tongue: Tongue | None = None
+    ) -> set[str]:
+        """The hardware addresses that answer a question of the client's, ARP or another."""
+        tongue = tongue or ArpTongue()
+        kind = tongue.ethertype
         with inside(self.client):
-            raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
+            raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
         found = set()
         with raw:
-            raw.bind(("eth0", 0x0806))
+            raw.bind(("eth0", kind))
             mac = raw.getsockname()[4]
-            raw.send(arp.question(address, mac, CLIENT))
+            raw.send(tongue.question(address, mac, CLIENT))
             end = time.monotonic() + wait
             while (left := end - time.monotonic()) > 0:
                 raw.settimeout(left)
                 try:
-                    heard = arp.parse(raw.recv(2048))
+                    data = raw.recv(2048)
                 except TimeoutError:
                     break
-                if heard is not None and heard.sender == address and heard.sender_mac != mac:
-                    found.add(arp.spelt(heard.sender_mac))
+                said = tongue.hear(data, mac)
+                found |= {spelt(h.mac) for h in said if h.claimed and h.address == address}
         return found
 
     def fetch(self, address: str = ADDRESS, wait: float = 1.0) -> str:
@@ -157,8 +167,9 @@ class Lan:
 
 
 def fetch(client: Namespace, address: str, port: int = PORT, wait: float = 1.0) -> str:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with inside(client):
-        sock = socket.socket()
+        sock = socket.socket(family)
     with sock:
         sock.settimeout(wait)
         try:
@@ -190,11 +201,13 @@ def lan(directory: Path, count: int = 3, **settings: Any) -> Iterator[Lan]:
         switch = stack.enter_context(Switch())
         client = stack.enter_context(Namespace("client"))
         switch.connect(client, f"{CLIENT}/24")
+        client.ip("addr", "add", f"{CLIENT6}/64", "dev", "eth0", "nodad")
         nodes = []
         for number in range(count):
             site = stack.enter_context(Site(f"n{number}"))
             one = LanNode(number, site, directory, **settings)
             one.port = switch.connect(site, f"{one.address}/24")
+            site.ip("addr", "add", f"fd00::{10 + number:x}/64", "dev", "eth0", "nodad")
             # As strict as a distribution may be.
             site.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter")
             nodes.append(one)

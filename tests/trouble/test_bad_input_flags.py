@@ -67,7 +67,6 @@ def test_the_node_is_named_by_its_address_unless_said_otherwise(good: Settings) 
         ({"address_pool": ("here",)}, "--address-pool 'here': "),
         ({"address_pool": ("192.168.0.8/29",)}, "holds this node's address 192.168.0.10: leave"),
         ({"address_pool": ("192.168.3.0/28",)}, "overlaps --portal-net 192.168.3.0/24"),
-        ({"address_pool": ("fd00::/64",)}, "--address-pool fd00::/64: ARP knows no IPv6"),
         ({"announce": "shout"}, "--announce 'shout': arp, bgp or none"),
         ({"bgp_as": 0}, "--bgp-as 0: an AS number is from 1 to 4294967294"),
         ({"bgp_peer": ("192.168.0.1",)}, "told nothing without --announce bgp"),

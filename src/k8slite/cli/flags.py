@@ -97,7 +97,8 @@ def parse(
     announce: Annotated[
         str,
         typer.Option(
-            help="arp, bgp or none: how those addresses reach a node.", rich_help_panel=NETWORK
+            help="arp (IPv6: NDP), bgp or none: how those addresses reach a node.",
+            rich_help_panel=NETWORK,
         ),
     ] = "arp",
     bgp_as: Annotated[int, typer.Option(help="Our AS number.", rich_help_panel=NETWORK)] = 64512,

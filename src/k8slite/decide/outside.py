@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from k8slite.decide.addresspool import Network, Pool, read_range
+from k8slite.decide.addresspool import Network, read_range
 
 WAYS = ("arp", "bgp", "none")
 #: AS numbers have four octets (RFC 6793); 0 and the last are not for use (RFC 7607, RFC 7300).
@@ -61,8 +61,6 @@ def faults(outside: Outside, nets: Mapping[str, Network], named: Named) -> Itera
     yield from _pool_faults(outside, nets, named)
     if outside.announce not in WAYS:
         yield f"{named('announce')} {outside.announce!r}: {', '.join(WAYS[:-1])} or {WAYS[-1]}"
-    elif outside.announce == "arp":
-        yield from _arp_faults(outside, named)
     if not 1 <= outside.bgp_as <= LAST_AS:
         yield f"{named('bgp_as')} {outside.bgp_as}: an AS number is from 1 to {LAST_AS}"
     yield from _peer_faults(outside, named)
@@ -83,19 +81,6 @@ def _pool_faults(outside: Outside, nets: Mapping[str, Network], named: Named) ->
                 yield f"{name} {text} holds {what}: leave it out"
             else:
                 yield f"{name} {text} overlaps {what} {net}: choose addresses apart"
-
-
-def _arp_faults(outside: Outside, named: Named) -> Iterator[str]:
-    for text in outside.address_pool:
-        try:
-            pool = Pool.read((text,))
-        except ValueError:
-            continue  # that is said already
-        if 6 in pool.versions:
-            yield (
-                f"{named('address_pool')} {text}: ARP knows no IPv6: announce it with "
-                f"{named('announce')} bgp, or leave it out"
-            )
 
 
 def _peer_faults(outside: Outside, named: Named) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The edge that makes this host answer for addresses that no interface of it has, by ARP.
+"""The edge that makes this host answer for addresses that no interface of it has, by ARP and NDP.
 
 A packet socket on the interface of the node's own address hears the questions and answers them.
 Nothing of it outlives the process: the kernel is told nothing, so when the process dies nobody
@@ -16,14 +16,16 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from k8slite.kit.clock import Clock
-from k8slite.network import arp
+from k8slite.network.arp import ArpTongue
+from k8slite.network.ndp import NdpTongue
+from k8slite.network.tongue import ACCEPT_ALL, Heard, Tongue, spelt
 from k8slite.network.uplink import NoUplink, find_uplink
 from k8slite.network.voice import CannotAnnounce
 
-_ETH_P_ARP = 0x0806
 _ETHERNET = 1  # ARPHRD_ETHER
 _SO_ATTACH_FILTER = 26
 #: Frames taken from the socket at one go, so that a flood leaves the loop to others.
@@ -36,8 +38,8 @@ ASK_AT, ASK_AGAIN, ASK_EVERY = 4.0, 3.5, 60.0
 #: Seconds between two tellings because somebody else claims the address (RFC 5227, 2.4).
 DEFEND_EVERY = 5.0
 
-#: ``heard(address, mac)``: somebody else says that it has an address of ours.
-Heard = Callable[[str, str], None]
+#: ``claimed(address, mac)``: somebody else says that it has an address of ours.
+Claimed = Callable[[str, str], None]
 
 
 @dataclass(slots=True)
@@ -52,31 +54,70 @@ class _Spoken:
 
 @dataclass(slots=True)
 class _Link:
-    socket: socket.socket
+    packets: socket.socket
     name: str
     mac: bytes
+    member: socket.socket | None  # of the groups in which we are asked (IPv6)
+    groups: set[bytes] = field(default_factory=set)
     filtered: frozenset[str] = field(default_factory=frozenset)
 
+    def close(self) -> None:
+        self.packets.close()
+        if self.member is not None:
+            self.member.close()
 
-class Speaker:
-    """A ``Voice`` that speaks ARP on the interface of ``node_ip``."""
 
-    def __init__(self, node_ip: str, clock: Clock, heard: Heard) -> None:
-        self._node_ip = node_ip
-        self._clock = clock
-        self._heard = heard
-        self._link: _Link | None = None
-        self._spoken: dict[str, _Spoken] = {}
+class LanVoice:
+    """A ``Voice`` on the interface of ``node_ip``: ARP for IPv4, NDP for IPv6."""
+
+    def __init__(self, node_ip: str, clock: Clock, claimed: Claimed) -> None:
+        self._speakers = [
+            Speaker(tongue, node_ip, clock, claimed) for tongue in (ArpTongue(), NdpTongue())
+        ]
 
     @property
     def where(self) -> str:
-        link = self._link
-        return f"{link.name}, {arp.spelt(link.mac)}" if link is not None else "no interface"
+        places = dict.fromkeys(speaker.where for speaker in self._speakers)
+        return "; ".join(filter(None, places)) or "no interface"
 
     async def run(self) -> None:
         await asyncio.Event().wait()
 
     async def say(self, addresses: frozenset[str]) -> None:
+        for speaker in self._speakers:
+            speaker.say(frozenset(a for a in addresses if speaker.speaks_of(a)))
+
+    def renew(self, addresses: Iterable[str]) -> None:
+        for speaker in self._speakers:
+            speaker.renew(addresses)
+
+    async def close(self) -> None:
+        for speaker in self._speakers:
+            speaker.close()
+
+
+class Speaker:
+    """One tongue of it."""
+
+    def __init__(self, tongue: Tongue, node_ip: str, clock: Clock, claimed: Claimed) -> None:
+        self._tongue = tongue
+        self._node_ip = node_ip
+        self._clock = clock
+        self._claimed = claimed
+        self._link: _Link | None = None
+        self._spoken: dict[str, _Spoken] = {}
+
+    @property
+    def where(self) -> str:
+        """The interface and its hardware address, "" while nothing is said."""
+        link = self._link
+        return f"{link.name}, {spelt(link.mac)}" if link is not None else ""
+
+    def speaks_of(self, address: str) -> bool:
+        return ip_address(address).version == self._tongue.version
+
+    def say(self, addresses: frozenset[str]) -> None:
+        """Raises CannotAnnounce."""
         now = self._clock.monotonic()
         for address in self._spoken.keys() - addresses:
             del self._spoken[address]
@@ -88,7 +129,7 @@ class Speaker:
         if self._link is None:
             self._link = self._open()
             self.renew(addresses)  # the link may have been away
-        self._filter(self._link, addresses)
+        self._listen(self._link, addresses)
         self._speak(now)
 
     def renew(self, addresses: Iterable[str]) -> None:
@@ -97,14 +138,14 @@ class Speaker:
             if address in self._spoken:
                 self._spoken[address] = _fresh(now)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         self._shut()
         self._spoken.clear()
 
     def _shut(self) -> None:
         if self._link is not None:
-            asyncio.get_running_loop().remove_reader(self._link.socket)
-            self._link.socket.close()
+            asyncio.get_running_loop().remove_reader(self._link.packets)
+            self._link.close()
             self._link = None
 
     def _open(self) -> _Link:
@@ -113,57 +154,80 @@ class Speaker:
             name = find_uplink(self._node_ip).name
             opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         except (NoUplink, OSError) as error:
-            raise CannotAnnounce(f"no ARP here: {error}") from error
+            raise CannotAnnounce(f"no {self._tongue.name} here: {error}") from error
         try:
-            _attach(opened, arp.program(()))  # deaf until the addresses are known
-            opened.bind((name, _ETH_P_ARP))
+            _attach(opened, self._tongue.program(()))  # deaf until the addresses are known
+            opened.bind((name, self._tongue.ethertype))
             _, _, _, kind, mac = opened.getsockname()
         except OSError as error:
             opened.close()
-            raise CannotAnnounce(f"no ARP on {name}: {error.strerror}") from error
+            raise CannotAnnounce(f"no {self._tongue.name} on {name}: {error.strerror}") from error
         if kind != _ETHERNET or len(mac) != 6:
             opened.close()
             raise CannotAnnounce(f"{name} is no Ethernet, nobody asks there: use --announce bgp")
         asyncio.get_running_loop().add_reader(opened, self._read)
-        return _Link(opened, name, mac)
+        version = self._tongue.version
+        member = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) if version == 6 else None
+        return _Link(opened, name, mac, member)
 
-    def _filter(self, link: _Link, addresses: frozenset[str]) -> None:
-        """Hear of these alone: a LAN is full of questions that are none of ours."""
-        if addresses != link.filtered:
-            _attach(link.socket, arp.program(addresses) or _ACCEPT_ALL)
-            link.filtered = addresses
+    def _listen(self, link: _Link, addresses: frozenset[str]) -> None:
+        """Hear of these alone: a LAN is full of questions that are none of ours. Raises
+        CannotAnnounce."""
+        if addresses == link.filtered:
+            return
+        groups = {group for address in addresses if (group := self._tongue.group(address))}
+        try:
+            for group in groups - link.groups:
+                self._member(link, socket.IPV6_JOIN_GROUP, group)
+            for group in link.groups - groups:
+                self._member(link, socket.IPV6_LEAVE_GROUP, group)
+        except OSError as error:
+            self._shut()
+            raise CannotAnnounce(
+                f"{link.name} has no IPv6 ({error.strerror}): turn it on, or leave IPv6 out of "
+                "--address-pool"
+            ) from error
+        link.groups = groups
+        _attach(link.packets, self._tongue.program(addresses) or ACCEPT_ALL)
+        link.filtered = addresses
+
+    def _member(self, link: _Link, what: int, group: bytes) -> None:
+        """Join or leave a group; the kernel tells switches, and forgets it with the socket."""
+        assert link.member is not None
+        request = group + struct.pack("=I", socket.if_nametoindex(link.name))
+        link.member.setsockopt(socket.IPPROTO_IPV6, what, request)
 
     def _read(self) -> None:
         for _ in range(_AT_ONCE):
             if self._link is None:
                 return
             try:
-                data = self._link.socket.recv(2048)
+                data = self._link.packets.recv(2048)
             except BlockingIOError:
                 return
             except OSError:  # the interface went down, or away: opened anew at the next look
                 self._shut()
                 return
-            found = arp.parse(data)
-            if found is not None and found.sender_mac != self._link.mac:
-                self._take(found, self._link.mac)
+            for heard in self._tongue.hear(data, self._link.mac):
+                self._take(heard)
 
-    def _take(self, found: arp.Arp, own: bytes) -> None:
-        asked = found.operation == arp.REQUEST and found.sender != found.target
-        if asked and found.target in self._spoken:
-            self._send(arp.answer(found, own))
-        spoken = self._spoken.get(found.sender)
+    def _take(self, heard: Heard) -> None:
+        spoken = self._spoken.get(heard.address)
         if spoken is None:
+            return
+        if heard.answer:
+            self._send(heard.answer)
+        if not heard.claimed:
             return
         # Somebody else says that it has the address. Right after a takeover that is who had it
         # before, and tellings are on their way.
         now = self._clock.monotonic()
         if now >= spoken.defended + DEFEND_EVERY:
             spoken.defended = now
-            self._tell(found.sender)
+            self._tell(heard.address)
         if now >= spoken.since + ASK_AT:
             spoken.ask_at = min(spoken.ask_at, now + ASK_AGAIN)
-            self._heard(found.sender, arp.spelt(found.sender_mac))
+            self._claimed(heard.address, spelt(heard.mac))
 
     def _speak(self, now: float) -> None:
         """What is due to be told and asked."""
@@ -176,19 +240,21 @@ class Speaker:
     def _tell(self, address: str) -> bool:
         link = self._link
         return link is not None and all(
-            self._send(data) for data in arp.gratuitous(address, link.mac)
+            self._send(data) for data in self._tongue.unasked(address, link.mac)
         )
 
     def _ask(self, address: str) -> bool:
         link = self._link
-        return link is not None and self._send(arp.question(address, link.mac, self._node_ip))
+        if link is None:
+            return False
+        return self._send(self._tongue.question(address, link.mac, self._node_ip))
 
     def _send(self, data: bytes) -> bool:
         """False when it could not be sent."""
         if self._link is None:
             return False
         try:
-            self._link.socket.send(data)
+            self._link.packets.send(data)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -204,10 +270,6 @@ def _attach(to: socket.socket, program: bytes) -> None:
     # struct sock_fprog: how many instructions, and where.
     head = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
     to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
-
-
-#: A program of one instruction: return all of it.
-_ACCEPT_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0xFFFF)
 
 
 def _fresh(now: float) -> _Spoken:

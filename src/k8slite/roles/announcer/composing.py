@@ -13,7 +13,7 @@ from k8slite.decide.outside import read_peer
 from k8slite.kit.clock import Clock
 from k8slite.network import exabgp
 from k8slite.network.exabgp import ExaBgp
-from k8slite.network.speaker import Speaker
+from k8slite.network.speaker import LanVoice
 from k8slite.network.voice import Voice
 from k8slite.roles.announcer.announcer import Announcer, Portals
 from k8slite.roles.announcer.telling import Recorder
@@ -38,7 +38,7 @@ def announcer(
         peers = [read_peer(text, settings.bgp_as) for text in settings.bgp_peer]
         voice = ExaBgp(settings.node_ip, settings.bgp_as, peers, folder, clock)
     else:
-        voice = Speaker(settings.node_ip, clock, made.heard)
+        voice = LanVoice(settings.node_ip, clock, made.heard)
     return lambda: made.run(voice)
 
 

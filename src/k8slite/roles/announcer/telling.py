@@ -37,6 +37,8 @@ class Teller:
         self._told: dict[str, deque[float]] = {}
 
     def announced(self, offer: Offer, way: str, where: str) -> None:
+        if way == "arp" and ":" in offer.address:
+            way = "ndp"  # what IPv6 has for it
         log.info("address announced", role="announcer", key=offer.address, way=way, where=where)
         text = f"{offer.address} is announced by {way.upper()} from node {self._node} ({where})"
         self._event(offer, "AddressAnnounced", text)

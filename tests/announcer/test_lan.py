@@ -1,4 +1,4 @@
-"""Addresses of the pool on a real LAN, by ARP."""
+"""Addresses of the pool on a real LAN, by ARP and NDP."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lan import ADDRESS, Lan, lan, mac, until
+from lan import ADDRESS, ADDRESS6, Lan, LanNode, lan, mac, until
 from simulated import endpoints
 from tests.lab.network import Namespace
 
 from k8slite.network import speaker
+from k8slite.network.ndp import NdpTongue
 from k8slite.roles.announcer import contested
 
 pytestmark = [pytest.mark.lab]
@@ -61,6 +62,23 @@ def test_policy_local_is_answered_where_the_endpoint_is(site: Lan) -> None:
     site.serve(last, external_traffic_policy="Local")
     until(lambda: site.who_answers() == {mac(last)})
     until(lambda: site.fetch(wait=0.2) == last.name)
+
+
+def test_neighbours_of_ipv6_are_told_as_well(site: Lan) -> None:
+    site.serve(*site.nodes, address=ADDRESS6)
+    first, second, _ = site.ranked(ADDRESS6)
+
+    def leads_to(one: LanNode) -> bool:
+        site.fetch(ADDRESS6, wait=0.2)
+        return site.believed(ADDRESS6) == mac(one)
+
+    until(lambda: leads_to(first))
+    assert site.who_answers(ADDRESS6, tongue=NdpTongue()) == {mac(first)}
+    site.cut(first)
+    until(lambda: leads_to(second), 10)
+    site.heal(first)
+    until(lambda: site.believed(ADDRESS6) == mac(first), 10)
+    until(lambda: site.who_answers(ADDRESS6, tongue=NdpTongue()) == {mac(first)}, 10)
 
 
 @pytest.fixture
