@@ -6,6 +6,7 @@ import pytest
 from tests.proxy.world import Net, built
 
 from k8slite.kit.clock import Clock
+from k8slite.netfilter.choice import choose_edge
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.iptables import LegacyEdge
 from k8slite.netfilter.restore import NftEdge
@@ -25,3 +26,13 @@ def new_edge() -> Callable[[], Edge]:
 @pytest.fixture(params=["legacy", "nft"])
 def either_edge(request: pytest.FixtureRequest) -> Callable[[], Edge]:
     return (lambda: LegacyEdge(Clock())) if request.param == "legacy" else NftEdge
+
+
+def kernel_edge() -> Edge:
+    """What serves in the mode nft."""
+    return choose_edge(Clock(), kernel=True, pod_network="172.16.0.0/16", bridge="pod0")
+
+
+@pytest.fixture(params=["userspace", "kernel"])
+def either_mode(request: pytest.FixtureRequest) -> Callable[[], Edge]:
+    return (lambda: LegacyEdge(Clock())) if request.param == "userspace" else kernel_edge

@@ -40,3 +40,6 @@ class Node:
     @property
     def report(self) -> Report:
         return Report(self, self.counters, Clock(), "n1")
+
+    async def connections(self) -> dict[str, int]:
+        return {}

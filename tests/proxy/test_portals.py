@@ -161,10 +161,10 @@ def test_a_stranger_at_the_random_port_gets_nothing(net: Net, either_edge: NewEd
 
 
 def test_connections_are_spread_evenly_even_when_they_come_at_once(
-    net: Net, new_edge: NewEdge
+    net: Net, either_mode: NewEdge
 ) -> None:
     async def story() -> None:
-        async with running(new_edge) as world, greeters(6) as endpoints:
+        async with running(either_mode) as world, greeters(6, NODE) as endpoints:
             await world.serve("web", PORTAL, endpoints)
             answers = await asyncio.gather(*(ask(PORTAL, 80) for _ in range(120)))
             assert Counter(answers) == {b"%d" % number: 20 for number in range(6)}
@@ -173,10 +173,10 @@ def test_connections_are_spread_evenly_even_when_they_come_at_once(
 
 
 def test_client_ip_affinity_keeps_each_client_with_one_endpoint(
-    net: Net, new_edge: NewEdge
+    net: Net, either_mode: NewEdge
 ) -> None:
     async def story() -> None:
-        async with running(new_edge) as world, greeters(2) as endpoints:
+        async with running(either_mode) as world, greeters(2, NODE) as endpoints:
             await world.serve(
                 "web", PORTAL, endpoints, session_affinity="ClientIP",
                 session_affinity_config=SessionAffinityConfig(
@@ -255,9 +255,9 @@ def test_a_port_that_changes_moves_its_rules(net: Net, new_edge: NewEdge) -> Non
     net.node.do(story())
 
 
-def test_several_ports_each_have_their_own_endpoints(net: Net, new_edge: NewEdge) -> None:
+def test_several_ports_each_have_their_own_endpoints(net: Net, either_mode: NewEdge) -> None:
     async def story() -> None:
-        async with running(new_edge) as world, greeters(2) as endpoints:
+        async with running(either_mode) as world, greeters(2, NODE) as endpoints:
             ports = (
                 ServicePort(name="http", port=80, protocol="TCP"),
                 ServicePort(name="https", port=443, protocol="TCP"),
@@ -361,9 +361,11 @@ def test_a_proxy_that_died_is_followed_by_one_that_converges(net: Net, new_edge:
     net.node.do(story())
 
 
-def test_two_services_with_one_public_address_are_told_apart(net: Net, new_edge: NewEdge) -> None:
+def test_two_services_with_one_public_address_are_told_apart(
+    net: Net, either_mode: NewEdge
+) -> None:
     async def story() -> None:
-        async with running(new_edge) as world, greeters(2) as endpoints:
+        async with running(either_mode) as world, greeters(2, NODE) as endpoints:
             await world.serve("first", PORTAL, endpoints[:1], external_ips=(PUBLIC,))
             await world.serve("second", "192.168.3.9", endpoints[1:], external_ips=(PUBLIC,))
             assert await ask(PUBLIC, 80) == b"0"
@@ -534,12 +536,12 @@ def test_a_flood_of_udp_clients_is_bounded(net: Net, new_edge: NewEdge) -> None:
 
 
 def test_a_udp_client_that_was_there_first_is_served_once_the_service_is(
-    net: Net, new_edge: NewEdge
+    net: Net, either_mode: NewEdge
 ) -> None:
     """A flow that is tracked already would never meet the new rule."""
 
     async def story() -> None:
-        async with running(new_edge) as world, udp_greeter(b"a") as endpoint:
+        async with running(either_mode) as world, udp_greeter(b"a") as endpoint:
             async with udp_socket(remote=(PORTAL, 53)) as client:
                 client.transport.sendto(b"too early")  # type: ignore[attr-defined]
                 await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)

@@ -109,9 +109,7 @@ class World:
     async def gone(self, name: str) -> None:
         """Delete a service and wait until the kernel knows nothing of it."""
         await self.delete(name)
-        await until(
-            lambda: f"default/{name}:" not in self.proxy.listeners.ports and self.proxy.settled
-        )
+        await until(lambda: f"default/{name}:" not in self.proxy.portals and self.proxy.settled)
 
     async def serve(
         self,
@@ -131,7 +129,7 @@ class World:
             endpoints_object(name, endpoints, protocol),
             service_object(name, ip, ports, annotations, **spec),
         )
-        await until(lambda: f"default/{name}:" in self.proxy.listeners.ports and self.proxy.settled)
+        await until(lambda: f"default/{name}:" in self.proxy.portals and self.proxy.settled)
 
 
 def service_object(

@@ -13,6 +13,7 @@ from k8slite.agent.surroundings import Around
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.choice import choose_edge
+from k8slite.network.routes import BRIDGE
 from k8slite.preflight import host_claim
 from k8slite.roles.proxy import Proxy
 
@@ -52,7 +53,9 @@ def start_node(around: Around) -> None:
     settings, clock = around.settings, around.clock
     runtime = DockerRuntime(settings, clock)
     overlay = Overlay(settings, around.informers, around.recorder("overlay"), clock)
-    edge = choose_edge(clock)
+    edge = choose_edge(
+        clock, kernel=settings.proxy_mode == "nft", pod_network=settings.flannel_net, bridge=BRIDGE
+    )
     proxy = Proxy(
         settings, around.informers, around.recorder("kube-proxy"), clock, edge,
         client=around.client,

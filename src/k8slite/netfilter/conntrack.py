@@ -122,23 +122,40 @@ class Conntrack:
                     return
 
 
-def forget_flows(portals: Mapping[Address, int]) -> None:
-    """Drop the UDP flows to each portal (address, port) that are not answered from its listener's
-    port. A portal without an address is a node port: any address of this host. Reads all flows: on
-    a busy router that takes a while. Raises NetfilterError."""
-    portals = {(canonical(address), port): own for (address, port), own in portals.items()}
+#: Who may answer a portal's flows: a listener's local port, or so many endpoints.
+Servers = int | frozenset[Address]
+
+
+def forget_flows(portals: Mapping[Address, Servers]) -> None:
+    """Drop the UDP flows to each portal (address, port) that others answer than shall. A portal
+    without an address is a node port: any address of this host. Reads all flows: on a busy router
+    that takes a while. Raises NetfilterError."""
+    portals = {
+        (canonical(address), port): _canonical(servers)
+        for (address, port), servers in portals.items()
+    }
     conntrack = Conntrack()
     try:
         for flow in conntrack.udp_flows():
-            port = portals.get(flow.target)
-            if port is None:
-                port = portals.get(("", flow.target[1]))
-                if port is None or not is_of_this_host(flow.target[0]):
+            servers = portals.get(flow.target)
+            if servers is None:
+                servers = portals.get(("", flow.target[1]))
+                if servers is None or not is_of_this_host(flow.target[0]):
                     continue
-            if flow.server[1] != port:
+            if not _answers(flow.server, servers):
                 conntrack.forget(flow)
     finally:
         conntrack.close()
+
+
+def _answers(server: Address, servers: Servers) -> bool:
+    return server[1] == servers if isinstance(servers, int) else server in servers
+
+
+def _canonical(servers: Servers) -> Servers:
+    if isinstance(servers, int):
+        return servers
+    return frozenset((canonical(address), port) for address, port in servers)
 
 
 def canonical(address: str) -> str:

@@ -15,7 +15,8 @@ class JoinedEdge:
     """``netfilter.edge.Edge`` over both. ``room`` is how many claims the chains may take where
     there is a table.
 
-    A table that turns out not to work is left alone from then on; ``table_trouble`` says why.
+    A table that turns out not to work is left alone from then on; ``table_trouble`` says why. With
+    a ``room`` of 0 the chains are taken away once the table stands, and left alone from then on.
     """
 
     def __init__(self, chains: Edge, table: TableEdge, room: int) -> None:
@@ -24,10 +25,13 @@ class JoinedEdge:
         self._table = table
         self._room = room
         self._tried = False
+        self._bare = False  # the chains are known to be away
 
     @property
     def name(self) -> str:
-        return self._chains.name if self.table_trouble else f"{self._chains.name}, nftables"
+        if self.table_trouble:
+            return self._chains.name
+        return self._table.name if self._room == 0 else f"{self._chains.name}, {self._table.name}"
 
     @property
     def chain_room(self) -> int | None:
@@ -42,9 +46,16 @@ class JoinedEdge:
         return None if self.table_trouble else self._room
 
     async def probe(self) -> None:
-        await self._chains.probe()
+        if self.chain_room != 0:
+            await self._chains.probe()
 
     async def sync(self, desired: Desired) -> Change:
+        if self.chain_room == 0:
+            done = await self._table.sync(desired)
+            if not self._bare:
+                await self._chains.remove()
+                self._bare = True
+            return done
         done = await self._chains.sync(desired)
         if self.chain_room is None:
             return done
@@ -60,7 +71,7 @@ class JoinedEdge:
     async def intact(self) -> bool:
         if self.chain_room is not None and not await self._table.intact():
             return False
-        return await self._chains.intact()
+        return self.chain_room == 0 or await self._chains.intact()
 
     async def connections(self) -> dict[str, int]:
         """How many connections each portal of the table had; read when somebody asks."""

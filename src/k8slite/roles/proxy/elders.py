@@ -1,20 +1,21 @@
 """UDP flows that are older than their portal's rules.
 
 A tracked flow keeps the way that its first datagram found as long as it is used. Clients that sent
-before there was a service, or to the listener of an agent that is gone, would never meet the rules;
-so such flows end as soon as the rules are written.
+before there was a service, or to the listener of an agent that is gone, or to an endpoint that the
+kernel leads to no longer, would never meet the rules; so such flows end as soon as the rules are
+written.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 import structlog
 
 from k8slite.kit.clock import Clock
-from k8slite.netfilter.conntrack import Address, forget_flows
+from k8slite.netfilter.conntrack import Address, Servers, forget_flows
 from k8slite.netfilter.edge import NetfilterError
+from k8slite.netfilter.portals import Portal
 
 log = structlog.get_logger()
 
@@ -23,11 +24,11 @@ PAUSE = 1.0
 
 
 class Elders:
-    """Run with ``run()``; tell it of new portals with ``fresh``, and when rules are ``written``."""
+    """Run with ``run()``; let it ``follow`` every portal, and tell it what is ``written``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._fresh: dict[Address, int] = {}  # portals with new rules, and their listeners
+        self._fresh: dict[Address, Servers] = {}  # portals with new rules, and who answers
         self._written = asyncio.Event()
         self._forgetting = False
 
@@ -36,10 +37,18 @@ class Elders:
         """No flow goes by older rules."""
         return not self._fresh and not self._forgetting
 
-    def fresh(self, portals: Mapping[Address, int]) -> None:
-        """Portals (address, port) whose rules are about to change, and the port of the listener
-        that answers from now on."""
-        self._fresh |= portals
+    def follow(self, old: Portal | None, new: Portal | None) -> None:
+        """A portal's rules are about to be new ones (None: there are none). A listener's sessions
+        end by themselves when it does."""
+        before = _answered(old) if old is not None and not old.listener else {}
+        now = _answered(new) if new is not None else {}
+        for door in before.keys() - now.keys():
+            self._fresh[door] = frozenset()
+        for door, servers in now.items():
+            had = before.get(door)
+            if isinstance(had, frozenset) and isinstance(servers, frozenset) and had <= servers:
+                continue  # nobody's way leads elsewhere now
+            self._fresh[door] = servers
 
     def written(self) -> None:
         """All rules that were wanted are in the kernel."""
@@ -60,3 +69,14 @@ class Elders:
             finally:
                 self._forgetting = False
             await self._clock.sleep(PAUSE)
+
+
+def _answered(portal: Portal) -> dict[Address, Servers]:
+    """The UDP doors of a portal, and who answers there."""
+    if portal.protocol != "udp":
+        return {}
+    servers: Servers = portal.listener or frozenset((*portal.inside, *portal.outside))
+    doors = [(address, portal.port) for address in portal.addresses]
+    if portal.node_port:
+        doors.append(("", portal.node_port))
+    return dict.fromkeys(doors, servers)

@@ -33,6 +33,7 @@ from k8slite.roles.proxy.elders import Elders
 from k8slite.roles.proxy.health import HEALTH_PORT, serve_health
 from k8slite.roles.proxy.holds import Holds
 from k8slite.roles.proxy.inside import Inside
+from k8slite.roles.proxy.kernel import KernelPath
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.ports import (
@@ -100,7 +101,8 @@ class Proxy:
         self._troubles = Troubles(settings.node_name, self._services, recorder, client, clock)
         self._clock = clock
         self._health_port = health_port
-        self._desired = DesiredRules(settings.node_ip)
+        self._kernel = KernelPath(settings, edge, informers, recorder)
+        self._desired = DesiredRules(settings.node_ip, edge.chain_room)
         self._keeper = PortalKeeper(
             self._desired, edge, clock, self.counters,
             on_begin=self._rules_begin, on_trouble=self._rules_in_trouble,
@@ -116,6 +118,11 @@ class Proxy:
         self._unwritten: set[str] = set()  # services whose rules are to be written
         self._writing: set[str] = set()  # services whose rules are being written
         self._losing: set[str] = set()  # portals whose claims others have
+
+    @property
+    def portals(self) -> Mapping[str, Portal]:
+        """What is wanted of the kernel, by ``namespace/service:portname``."""
+        return self._portals
 
     @property
     def settled(self) -> bool:
@@ -134,6 +141,10 @@ class Proxy:
 
     def balancer(self, name: str) -> Balancer | None:
         return self.listeners.balancer(name)
+
+    async def connections(self) -> Mapping[str, int]:
+        """What came to the portals that the kernel serves."""
+        return await self._kernel.connections()
 
     @property
     def trouble(self) -> str:
@@ -167,6 +178,7 @@ class Proxy:
                     ("proxy-elders", self._elders.run()),
                     ("proxy-troubles", self._troubles.run()),
                     ("proxy-transparent", self.transparent.run()),
+                    ("proxy-kernel", self._kernel.run()),
                     ("proxy-health", self._health()),
                 ):
                     group.create_task(forever(name, job), name=name)
@@ -183,7 +195,10 @@ class Proxy:
     async def _converge(self, key: str) -> None:
         service = self._services.get(key)
         wanted = {port.name: port for port in portal_ports(service)} if service else {}
-        is_transparent = any(p.client_address == "transparent" for p in wanted.values())
+        is_transparent = any(
+            port.client_address == "transparent" and not self._kernel.takes(port)
+            for port in wanted.values()
+        )
         self.transparent.want(key, is_transparent)
         for name in self._ports.get(key, {}).keys() - wanted.keys():
             self._close(name)
@@ -202,21 +217,40 @@ class Proxy:
     def _open(self, service: Service, port: PortalPort) -> None:
         """Serve the endpoints of now at ``port``, and want its rules."""
         behind = self._endpoints.get(service.key)
+        endpoints = endpoints_of(behind, port)
         local = local_endpoints_of(behind, port, self._node)
+        by_kernel = self._kernel.takes(port)
+        if by_kernel:
+            self.listeners.retire(port.name)
+            self._troubles.tell(service.key, port.name, serving.NOT_OPENED, "")
+        listener = 0 if by_kernel else self._listen(service, port, endpoints, local)
+        taken = self._holds.keep(port.name, port.held)
+        taken |= dict.fromkeys(self._lifelines.intersection(port.claims), _LIFELINE)
+        self._tell_taken(service, port, taken)
+        port = port.without(taken)
+        if by_kernel:
+            self._want(service, self._kernel.portal(port, endpoints, local))
+        else:
+            portal = Portal(port.name, port.protocol, port.addresses, port.port, listener,
+                            port.node_port)  # fmt: skip
+            self._want(service, portal)
+
+    def _listen(
+        self,
+        service: Service,
+        port: PortalPort,
+        endpoints: tuple[Endpoint, ...],
+        local: tuple[Endpoint, ...],
+    ) -> int:
+        """The local port of a listener that serves ``port``. Raises OSError."""
         try:
-            listener = self.listeners.serve(port, endpoints_of(behind, port), local)
+            listener = self.listeners.serve(port, endpoints, local)
         except OSError as error:
             said = f"port {port.name}: cannot listen: {error.strerror}; will try again"
             self._troubles.tell(service.key, port.name, serving.NOT_OPENED, said)
             raise
         self._troubles.tell(service.key, port.name, serving.NOT_OPENED, "")
-        taken = self._holds.keep(port.name, port.held)
-        taken |= dict.fromkeys(self._lifelines.intersection(port.claims), _LIFELINE)
-        self._tell_taken(service, port, taken)
-        port = port.without(taken)
-        portal = Portal(port.name, port.protocol, port.addresses, port.port, listener,
-                        port.node_port)  # fmt: skip
-        self._want(service, portal)
+        return listener
 
     def _tell_taken(self, service: Service, port: PortalPort, taken: Mapping[Claim, str]) -> None:
         """Say which ports of this host the service cannot have, and look again later."""
@@ -228,16 +262,13 @@ class Proxy:
 
     def _want(self, service: Service, portal: Portal) -> None:
         """Want the rules of ``portal``; say what of it belongs to others."""
-        if self._portals.get(portal.name) == portal:
+        old = self._portals.get(portal.name)
+        if old == portal:
             return
         self._portals[portal.name] = portal
         self._unwritten.add(service.key)
         self._tell_lost(portal.name, self._desired.put(portal))
-        if portal.protocol == "udp" and portal.listener:
-            doors = {(address, portal.port): portal.listener for address in portal.addresses}
-            if portal.node_port:
-                doors["", portal.node_port] = portal.listener
-            self._elders.fresh(doors)
+        self._elders.follow(old, portal)
 
     def _tell_lost(self, name: str, lost: Mapping[Claim, str]) -> None:
         """Say which claims of a portal others have, and which nothing here can hold."""
@@ -253,7 +284,7 @@ class Proxy:
     def _close(self, name: str) -> None:
         """Want the rules of a portal no longer; its listener goes when they are gone."""
         self._desired.remove(name)
-        self._portals.pop(name, None)
+        self._elders.follow(self._portals.pop(name, None), None)
         self._losing.discard(name)
         self._troubles.forget(_service_key(name), name)
         self._holds.release(name)

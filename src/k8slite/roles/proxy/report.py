@@ -44,6 +44,9 @@ class Serving(Protocol):
     def balancer(self, name: str) -> Balancer | None:
         """Who draws for a port; None where the kernel does."""
 
+    async def connections(self) -> Mapping[str, int]:
+        """By the name of the port, those that the kernel forwarded."""
+
 
 class Family(NamedTuple):
     """A family of metrics, and the field of a port's or an endpoint's stats that it shows."""
@@ -147,11 +150,12 @@ class Report:
     ) -> AsyncIterator[ServicePortStats]:
         """The ports with their endpoints; ``idle``: also those that nobody was connected to."""
         work = 0
+        forwarded = await self._serving.connections()
         for port in tuple(self._serving.ports()):
             of, service = _parts(port.name)
             if (namespace and of != namespace) or (services and service not in services):
                 continue
-            row = self._row(port, of, service, idle=idle)
+            row = self._row(port, of, service, forwarded.get(port.name, 0), idle=idle)
             yield row
             work += 1 + len(row.endpoints)
             if work >= _SLICE:
@@ -159,7 +163,7 @@ class Report:
                 await self._clock.sleep(0)
 
     def _row(
-        self, port: PortalPort, namespace: str, service: str, *, idle: bool
+        self, port: PortalPort, namespace: str, service: str, forwarded: int, *, idle: bool
     ) -> ServicePortStats:
         counters = self._counters.ports.get(port.name) or PortCounters()
         balancer = self._serving.balancer(port.name)
@@ -172,7 +176,7 @@ class Report:
             port=port.port,
             protocol=port.protocol.upper(),
             endpoints_in_use=len(members),
-            connections=total.connections,
+            connections=total.connections + forwarded,
             active=total.active,
             failures=total.failures,
             unserved=counters.unserved,
