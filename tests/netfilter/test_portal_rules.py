@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8slite.decide.balancing import Endpoint
-from k8slite.netfilter.portals import Claim, DesiredRules, Portal, difference
-from k8slite.netfilter.rules import CONTAINER, HOST, Rule, parse
+from k8slite.netfilter.portals import EVERY_IPV6, Claim, DesiredRules, Portal, difference
+from k8slite.netfilter.rules import CONTAINER, HOST, NODEPORT_HOST, Rule, parse
 
 ARTICLE = (
     '-A KUBE-PORTALS-CONTAINER -d 10.0.0.2/32 -p tcp -m comment --comment "default/kubernetes:" '
@@ -40,6 +40,7 @@ any_portals = st.builds(
     addresses=st.lists(st.one_of(addresses, st.just("2001:db8::1")), max_size=3).map(tuple),
     port=st.sampled_from((53, 80)),
     listener=st.sampled_from((0, 30000, 30001)),
+    node_port=st.sampled_from((0, 30080)),
     inside=endpoints,
 )
 any_edits = st.lists(st.one_of(any_portals, any_portals.map(lambda p: p.name)), max_size=20)
@@ -119,7 +120,7 @@ def test_changes_of_chains_and_table_lead_from_any_state_to_any_other(
     backings |= {backing.portal: backing for backing in change.table.backed}
     assert backings == after.backings
     assert {door.portal for door in after.doors} == after.backings.keys()
-    assert len(after.chains[HOST]) <= room
+    assert len(after.chains[HOST]) + len(after.chains[NODEPORT_HOST]) <= room
     assert len(desired) == len(rules) + len(after.doors) + len(backings)
 
 
@@ -131,6 +132,18 @@ def test_what_no_chain_can_hold_is_said_where_there_is_no_table(steps: list) -> 
     assert not desired.all().doors
     lost = desired.put(Portal("default/e:", "tcp", ("2001:db8::9", "10.9.9.9"), 80, 40000))
     assert lost == {Claim("2001:db8::9", "tcp", 80): ""}
+
+
+def test_a_node_port_of_the_chains_has_a_door_for_ipv6_where_there_is_a_table() -> None:
+    portal = Portal("default/a:", "tcp", ("10.0.0.1",), 80, 40000, node_port=30080)
+    desired = DesiredRules("192.168.0.10", 9)
+    assert desired.put(portal) == {}
+    [rule] = desired.all().chains[NODEPORT_HOST]
+    assert (rule.address, rule.port) == ("", 30080)
+    assert {door.claim for door in desired.all().doors} == {Claim(EVERY_IPV6, "tcp", 30080)}
+    alone = DesiredRules("192.168.0.10")
+    assert alone.put(portal) == {}
+    assert not alone.all().doors
 
 
 def test_what_stands_in_a_chain_stays_there_when_others_come() -> None:

@@ -31,6 +31,7 @@ class Paper:
     """An edge that takes everything and does nothing."""
 
     name = "paper"
+    chain_room = None
 
     async def probe(self) -> None:
         return

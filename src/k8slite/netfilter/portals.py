@@ -44,15 +44,20 @@ class Portal:
     affinity: float | None = None
 
 
+#: The chains are IPv4's: a node port that stands there has a door for IPv6 beside.
+EVERY_IPV6 = "::"
+
+
 class Claim(NamedTuple):
-    """What only one portal may hold. ``address`` "" is every address of the host: a node port."""
+    """What only one portal may hold. ``address`` "" is every address of the host: a node port;
+    ``EVERY_IPV6`` those of IPv6 alone."""
 
     address: str
     protocol: str
     port: int
 
     def __str__(self) -> str:
-        where = f"{self.address} port" if self.address else "node port"
+        where = "node port" if self.address in ("", EVERY_IPV6) else f"{self.address} port"
         return f"{where} {self.port}/{self.protocol}"
 
 
@@ -150,8 +155,8 @@ class DesiredRules:
         old = self._portals.get(portal.name)
         if old != portal:
             self._portals[portal.name] = portal
-            now = _claims(portal)
-            for claim in _claims(old) if old else ():
+            now = self._wanted(portal)
+            for claim in self._wanted(old) if old else ():
                 if claim not in now:
                     self._release(claim, portal.name)
             for claim in now:
@@ -164,7 +169,7 @@ class DesiredRules:
         """What the portal of this name may not have now; see ``put``."""
         portal = self._portals.get(name)
         lost = {}
-        for claim in _claims(portal) if portal else ():
+        for claim in self._wanted(portal) if portal else ():
             owner = next(iter(self._claims[claim]))
             if owner != name:
                 lost[claim] = owner
@@ -175,7 +180,7 @@ class DesiredRules:
     def remove(self, name: str) -> None:
         """Want the portal of this name no longer. An unknown name is no error."""
         portal = self._portals.pop(name, None)
-        for claim in _claims(portal) if portal else ():
+        for claim in self._wanted(portal) if portal else ():
             self._release(claim, name)
         self._refresh_backing(name)
 
@@ -216,6 +221,15 @@ class DesiredRules:
         self._stood, self._backed = {}, {}
         table = TableChange(tuple(closed), tuple(opened), tuple(backed), tuple(bare))
         return Change(tuple(remove), tuple(add), table)
+
+    def _wanted(self, portal: Portal) -> dict[Claim, None]:
+        """What a portal asks for. A listener answers clients of IPv6 whatever its endpoints are."""
+        claims = [Claim(address, portal.protocol, portal.port) for address in portal.addresses]
+        if portal.node_port:
+            claims.append(Claim("", portal.protocol, portal.node_port))
+            if portal.listener and self._room is not None:
+                claims.append(Claim(EVERY_IPV6, portal.protocol, portal.node_port))
+        return dict.fromkeys(claims)
 
     def _release(self, claim: Claim, name: str) -> None:
         queue = self._claims.get(claim, {})
@@ -280,13 +294,6 @@ class DesiredRules:
 
 def _in_chains(standing: Standing) -> bool:
     return standing is not None and not isinstance(standing, Door)
-
-
-def _claims(portal: Portal) -> dict[Claim, None]:
-    claims = [Claim(address, portal.protocol, portal.port) for address in portal.addresses]
-    if portal.node_port:
-        claims.append(Claim("", portal.protocol, portal.node_port))
-    return dict.fromkeys(claims)
 
 
 def difference(desired: Iterable[Rule], present: Iterable[Rule]) -> Change:

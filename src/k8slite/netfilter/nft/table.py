@@ -40,7 +40,7 @@ from k8slite.netfilter.nft.layout import (
 from k8slite.netfilter.nft.netlink import Link, Message
 from k8slite.netfilter.nft.reading import Listed, handle_of
 from k8slite.netfilter.nft.services import Edits, ServiceChain, Wanted, adopted, affinity_name
-from k8slite.netfilter.portals import Claim
+from k8slite.netfilter.portals import EVERY_IPV6, Claim
 
 #: Numbers that chains can have; 0 is nobody's.
 _NUMBERS = (OURS >> SLOT_BITS) - 1
@@ -52,9 +52,11 @@ Place = tuple[str, bytes]
 
 def place_of(claim: Claim, family: Family, *, outside: bool = False) -> Place | None:
     """Where the door of a claim stands in a family's table; None when it is of the other family.
-    A node port is of both."""
+    A node port is of both, unless it is IPv6's alone."""
     behind = struct.pack("!B3xH2x", _PROTOCOLS[claim.protocol], claim.port)
-    if not claim.address:
+    if claim.address == EVERY_IPV6 and family.size == 4:
+        return None
+    if claim.address in ("", EVERY_IPV6):
         return doors_map(True, outside), behind
     address = ipaddress.ip_address(claim.address)
     if len(address.packed) != family.size:
