@@ -30,6 +30,8 @@ from k8slite.kit.clock import Clock
 from k8slite.netfilter.choice import ChosenEdge
 from k8slite.netfilter.edge import Edge, Unsupported
 from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.joined import JoinedEdge
+from k8slite.netfilter.nft.edge import TableEdge
 from k8slite.netfilter.restore import NftEdge
 from k8slite.roles.proxy import troubles
 
@@ -79,6 +81,34 @@ def test_a_table_that_another_tool_holds_is_said_and_written_once_it_is_free(
             assert await ask("192.168.3.7", 80) == b"0"
             await until(lambda: not reason(world, "one") and not reason(world, "two"))
             assert len(world.recorded.events) == 2
+
+    net.node.do(story())
+
+
+def test_what_stands_in_the_table_does_not_wait_for_who_holds_the_chains(
+    net: Net, tmp_path: Path
+) -> None:
+    lock = tmp_path / "xtables.lock"
+
+    def new_edge() -> Edge:
+        chains = LegacyEdge(Clock(), lock_wait=0.1, lock_path=lock)
+        return JoinedEdge(chains, TableEdge("172.16.0.0/16", "pod0"), 1)
+
+    async def story() -> None:
+        # The kubernetes service takes the only place in the chains.
+        async with running(new_edge) as world, greeters(1) as endpoints:
+            with lock.open("w") as other:
+                fcntl.flock(other, fcntl.LOCK_EX)
+                chained = service_object("kubernetes", "192.168.3.2", PORTS)
+                await world.put(chained)
+                await until(lambda: reason(world, "kubernetes") == serving.NOT_WRITTEN)
+                await world.put(
+                    endpoints_object("web", endpoints), service_object("web", PORTAL, PORTS)
+                )
+                await until(lambda: PORTAL in net.node.run("nft", "list", "ruleset"))
+                assert await ask(PORTAL, 80) == b"0"
+            await until(lambda: world.proxy.settled)
+            await until(lambda: not reason(world, "kubernetes") and not reason(world, "web"))
 
     net.node.do(story())
 

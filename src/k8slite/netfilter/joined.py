@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from k8slite.netfilter.edge import Edge, NetfilterError, Unsupported
@@ -56,17 +58,23 @@ class JoinedEdge:
                 await self._chains.remove()
                 self._bare = True
             return done
-        done = await self._chains.sync(desired)
         if self.chain_room is None:
-            return done
-        table = (await self._table.sync(desired)).table
-        return Change(done.remove, done.add, table)
+            return await self._chains.sync(desired)
+        # Neither waits for the other: a tool may hold the chains' tables for long.
+        table, chains = await asyncio.gather(
+            self._table.sync(desired), self._chains.sync(desired), return_exceptions=True
+        )
+        if isinstance(table, BaseException):
+            raise table
+        if isinstance(chains, BaseException):
+            raise chains
+        return Change(chains.remove, chains.add, table.table)
 
     async def change(self, change: Change) -> None:
-        if change.remove or change.add:
-            await self._chains.change(Change(change.remove, change.add))
         if change.table:
             await self._table.change(Change(table=change.table))
+        if change.remove or change.add:
+            await self._chains.change(Change(change.remove, change.add))
 
     async def intact(self) -> bool:
         if self.chain_room is not None and not await self._table.intact():
