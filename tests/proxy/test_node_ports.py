@@ -16,8 +16,20 @@ from tests.proxy.test_portals import (
     refused,
     udp_greeter,
 )
-from tests.proxy.world import BRIDGE, NODE, Net, World, ask, running, udp_socket, until
+from tests.proxy.world import (
+    BRIDGE,
+    NODE,
+    Net,
+    World,
+    ask,
+    running,
+    service_object,
+    udp_socket,
+    until,
+)
 
+from k8slite.api.kinds.service.types import ServicePort
+from k8slite.decide.allocation import NODE_PORTS
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.iptables import LegacyEdge
 from k8slite.netfilter.portals import Claim
@@ -170,6 +182,28 @@ def test_a_public_address_is_not_the_way_to_the_masters(net: Net, new_edge: NewE
             assert await ask(PUBLIC, 6443) == b"0"
 
     net.node.do(story())
+
+
+def test_listeners_take_no_port_that_a_service_may_be_given(net: Net, new_edge: NewEdge) -> None:
+    """Where the host's random ports and the node ports overlap."""
+    ranges = (
+        "net.ipv4.ip_local_port_range=32000 33600",
+        "net.ipv4.ip_local_port_range=32768 60999",
+    )
+
+    async def story() -> None:
+        async with running(new_edge) as world:
+            for number in range(12):
+                port = ServicePort(port=80, protocol="UDP" if number % 2 else "TCP")
+                await world.put(service_object(f"s{number}", f"192.168.3.{number + 20}", (port,)))
+            await until(lambda: len(world.proxy.listeners.ports) == 13)
+            assert not set(world.proxy.listeners.ports.values()) & set(NODE_PORTS)
+
+    net.node.run("sysctl", "-q", "-w", ranges[0])
+    try:
+        net.node.do(story())
+    finally:
+        net.node.run("sysctl", "-q", "-w", ranges[1])
 
 
 def test_a_repaired_node_port(net: Net, either_edge: NewEdge) -> None:

@@ -10,12 +10,14 @@ IPv4 socket.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
+from k8slite.decide.allocation import NODE_PORTS
 from k8slite.netfilter.conntrack import Address
 
 #: The largest datagram there is fits in.
@@ -30,6 +32,7 @@ _SO_RCVBUFFORCE = 33
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
 _ANCILLARY = socket.CMSG_SPACE(20)
+_TRIES = 16
 _LINK_LOCAL = b"\xfe\x80"
 
 #: Who sent a datagram and to which of our addresses, in the form that is cheapest to compare.
@@ -92,8 +95,17 @@ class DatagramIO(Protocol):
 
 
 def listening_socket(dual: bool) -> socket.socket:
-    """Bound to a random port of all addresses; tells the address that each datagram reached.
-    Raises OSError."""
+    """Bound to a random port of all addresses, and to none that a service may be given; tells the
+    address that each datagram reached. Raises OSError."""
+    for _ in range(_TRIES):
+        sock = _listening_socket(dual)
+        if sock.getsockname()[1] not in NODE_PORTS:
+            return sock
+        sock.close()
+    raise OSError(errno.EADDRINUSE, "no free port was found")
+
+
+def _listening_socket(dual: bool) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if dual else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)

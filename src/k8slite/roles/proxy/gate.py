@@ -13,6 +13,7 @@ import struct
 from socket import SocketType
 from typing import Any
 
+from k8slite.decide.allocation import NODE_PORTS
 from k8slite.roles.proxy.proxyprotocol import Side
 
 _BACKLOG = 4096
@@ -90,6 +91,8 @@ def make_gate() -> Gate:
         with socket.socket() as probe:
             probe.bind(("0.0.0.0", 0))
             port = probe.getsockname()[1]
+        if port in NODE_PORTS:
+            continue  # a service may be given that one
         try:
             return Gate(_bound(_AF_INET, ("0.0.0.0", port)), _AF_INET)
         except OSError as error:
