@@ -34,7 +34,7 @@ def made() -> Iterator[Site]:
 def test_every_question_is_answered_meanwhile(made: Site, company: str) -> None:
     service, mode, amount = COMPANY[company]
     trouble = made.start(
-        [str(made.folder / "trouble"), mode, *made.portals[service], str(amount), "1.5"]
+        [str(made.folder / "trouble"), mode, *made.portals[service], str(amount), "1.2"]
     )
     times = ask_api(made.net, 0.7)
     assert trouble.communicate()[0].strip() != "0"
@@ -50,7 +50,7 @@ def test_strangers_at_the_random_ports_are_no_trouble_either(made: Site) -> None
         for line in made.net.node.run("ss", "-Hlunp").splitlines()
         if f"pid={made.agent.pid}," in line
     }
-    trouble = made.start([str(made.folder / "trouble"), "udp", NODE, port, "10000", "1.5"])
+    trouble = made.start([str(made.folder / "trouble"), "udp", NODE, port, "10000", "1.2"])
     assert ask_api(made.net, 0.7).failed == 0
     trouble.communicate()
 

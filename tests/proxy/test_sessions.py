@@ -96,3 +96,17 @@ def test_there_are_never_more_than_the_most(arrivals: list[tuple[int, int]]) -> 
             assert not table.remove(one)
         assert len(table) == len(list(table)) <= 8
         assert {one.caller for one in table} == {c for c in range(31) if table.of(c)}
+
+
+def test_one_that_left_says_nothing_about_the_next_of_its_caller() -> None:
+    table: SessionTable[One] = SessionTable(8)
+    come(table, 1)
+    first = table.of(1)
+    assert first is not None
+    assert table.remove(first)
+    come(table, 1)
+    table.promote(first, ANSWERED)
+    assert not table.remove(first)
+    second = table.of(1)
+    assert second is not None
+    assert second.rank == NEW

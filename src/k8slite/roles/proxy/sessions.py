@@ -58,15 +58,19 @@ class SessionTable(Generic[S]):
         self._sessions[session.caller] = self._ranks[NEW][session.caller] = session
 
     def promote(self, session: S, rank: int) -> None:
-        """It was answered, or came back after that."""
-        if self._ranks[session.rank].pop(session.caller, None) is not None:
+        """It was answered, or came back after that. One that is not there any more is no error."""
+        if self._sessions.get(session.caller) is session:
+            del self._ranks[session.rank][session.caller]
             session.rank = rank
             self._ranks[rank][session.caller] = session
 
     def remove(self, session: S) -> bool:
         """Returns whether it was there."""
-        self._ranks[session.rank].pop(session.caller, None)
-        return self._sessions.pop(session.caller, None) is not None
+        if self._sessions.get(session.caller) is not session:
+            return False
+        del self._ranks[session.rank][session.caller]
+        del self._sessions[session.caller]
+        return True
 
     def surplus(self) -> S | None:
         """Who has to go before another can come: None while there is room."""

@@ -79,6 +79,8 @@ class UdpListener:
         self._node_port = 0
         self._strangers: set[Caller] = set()
         self._allowance = Allowance(NEW_CLIENTS, NEW_CLIENTS_BURST)
+        self._leaving: list[_Session] = []  # of former endpoints, to end with the next look but one
+        self._left: list[_Session] = []  # and with the next
         self._begun = 0  # new clients among the datagrams taken last
         self._blind = ""  # why connection tracking cannot be asked
         self._socket = datagrams.listen()
@@ -93,7 +95,7 @@ class UdpListener:
 
     @property
     def active(self) -> int:
-        return len(self.sessions)
+        return len(self.sessions) + len(self._leaving) + len(self._left)
 
     def flows(self) -> list[Flow]:
         """The tracked flows of the sessions that are open."""
@@ -108,13 +110,19 @@ class UdpListener:
         self._strangers.clear()
         for session in self.sessions.silent(self.clock.monotonic(), self.idle):
             self._end(session)
+        for session in self._left:
+            self._close(session)
+        self._left, self._leaving = self._leaving, []
 
     def leave_former_endpoints(self) -> None:
-        """End the sessions that could not begin any more as they did: the client's next datagram
-        goes to another endpoint."""
+        """Sessions that could not begin any more as they did: the client's next datagram goes to
+        another endpoint, but what the former one is about to answer still arrives."""
         for session in self.sessions:
             if not self.balancer.serves(session.origin.client[0], session.endpoint):
-                self._end(session)
+                if len(self._leaving) + len(self._left) >= self.sessions.most:
+                    self._end(session)
+                elif self.sessions.remove(session):
+                    self._leaving.append(session)
 
     def stop(self) -> None:
         """Take no more datagrams from clients. UDP has nothing to drain: sessions end."""
@@ -122,6 +130,9 @@ class UdpListener:
             return
         for session in self.sessions:
             self._end(session)
+        for session in (*self._leaving, *self._left):
+            self._close(session)
+        self._leaving, self._left = [], []
         self._reactor.remove(self._socket.fileno())
         self._reactor.close(self._socket)
 
@@ -227,15 +238,20 @@ class UdpListener:
     def _broken(self, session: _Session) -> None:
         """The endpoint's host says that nobody listens there: the client's next datagram goes to
         another."""
+        if self.sessions.of(session.caller) is not session:
+            return  # left already
         self.balancer.failed(session.endpoint, self.clock.monotonic())
         session.counters.failures += 1
         self._end(session)
 
     def _end(self, session: _Session) -> None:
         if self.sessions.remove(session):
-            self._reactor.forget(session.upstream)
-            self._reactor.close(session.socket)
-            session.counters.active -= 1
+            self._close(session)
+
+    def _close(self, session: _Session) -> None:
+        self._reactor.forget(session.upstream)
+        self._reactor.close(session.socket)
+        session.counters.active -= 1
 
 
 class _Session:
