@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 from k8slite.api.validation import dns_subdomain
 from k8slite.config import Settings
 from k8slite.decide import outside
+from k8slite.decide.addresspool import Pool
 from k8slite.deploy.local import listening_ports
+from k8slite.network.uplink import NoUplink, find_uplink, ipv6_is_on
 from k8slite.roles.apiserver.doors import is_own
 
 #: In the abstract name space of sockets, which every network namespace has for itself.
@@ -61,7 +63,7 @@ def resolve(settings: Settings) -> Settings:
             raise BadSettings(
                 f"--{flag} {net} holds the node's own address {address}: choose another network"
             )
-    _outside(settings, {**nets, f"this node's address {address}": ipaddress.IPv4Network(address)})
+    _outside(settings, nets, address)
     name = settings.node_name or address
     if wrong := dns_subdomain(name):
         raise BadSettings(f"--node-name {name!r} {wrong}")
@@ -73,13 +75,30 @@ def _proxy(settings: Settings) -> None:
         raise BadSettings(f"--proxy-mode {settings.proxy_mode!r}: {' or '.join(PROXY_MODES)}")
 
 
-def _outside(settings: Settings, nets: Mapping[str, ipaddress.IPv4Network]) -> None:
+def _outside(settings: Settings, nets: Mapping[str, ipaddress.IPv4Network], address: str) -> None:
     asked = outside.Outside(
         settings.address_pool, settings.announce, settings.bgp_as, settings.bgp_peer
     )
-    names = {f"--{n}" if n in ("portal-net", "flannel-net") else n: net for n, net in nets.items()}
+    names = {f"--{name}": net for name, net in nets.items()}
+    names[f"this node's address {address}"] = ipaddress.IPv4Network(address)
     for fault in outside.faults(asked, names, lambda name: f"--{name.replace('_', '-')}"):
         raise BadSettings(fault)
+    if "i" in settings.roles and settings.announce == "arp":
+        _neighbourly(settings.address_pool, address)
+
+
+def _neighbourly(pool: Sequence[str], address: str) -> None:
+    """IPv6 addresses of the pool need IPv6 on the interface where this node is asked for them."""
+    asked = [text for text in pool if 6 in Pool.read((text,)).versions]
+    try:
+        name = find_uplink(address).name if asked else ""
+    except NoUplink:
+        return  # that is waited for
+    if asked and not ipv6_is_on(name):
+        raise BadSettings(
+            f"--address-pool {asked[0]}: IPv6 is off on {name}: turn it on "
+            f"(sysctl net.ipv6.conf.{name}.disable_ipv6=0), or leave these addresses out"
+        )
 
 
 def own_address() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lan import ADDRESS, ADDRESS6, Lan, LanNode, lan, mac, until
-from simulated import endpoints
+from simulated import endpoints, service
 from tests.lab.network import Namespace
 
 from k8slite.network import speaker
@@ -79,6 +79,15 @@ def test_neighbours_of_ipv6_are_told_as_well(site: Lan) -> None:
     site.heal(first)
     until(lambda: site.believed(ADDRESS6) == mac(first), 10)
     until(lambda: site.who_answers(ADDRESS6, tongue=NdpTongue()) == {mac(first)}, 10)
+
+
+def test_a_node_without_ipv6_leaves_its_addresses_to_others(site: Lan) -> None:
+    first, second, _ = site.ranked(ADDRESS6)
+    first.site.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6")
+    site.tell(service("web", ADDRESS, ADDRESS6))
+    until(lambda: site.who_answers(ADDRESS6, tongue=NdpTongue()) == {mac(second)})
+    assert mac(first) not in site.who_answers()
+    assert any("IPv6 is off on eth0" in text for _, _, text in first.recorded.told)
 
 
 @pytest.fixture

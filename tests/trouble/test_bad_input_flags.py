@@ -10,6 +10,7 @@ import pytest
 
 from k8slite.cli.main import run
 from k8slite.config import Settings
+from k8slite.network.routes import Uplink
 from k8slite.preflight import BadSettings, HostTaken, host_claim, host_holder, resolve
 
 ADDRESS = "192.168.0.10"
@@ -118,6 +119,16 @@ def test_a_node_is_roots_and_a_control_plane_anybodys(
     with pytest.raises(BadSettings, match=r"--roles ai: .*run with sudo, or --roles a"):
         resolve(good)
     resolve(replace(good, roles="a"))
+
+
+def test_ipv6_addresses_need_ipv6_on_the_nodes_interface(
+    good: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k8slite.preflight.find_uplink", lambda address: Uplink("eth7", "", 1500))
+    with pytest.raises(BadSettings, match=r"fd00::/124: IPv6 is off on eth7: turn it on"):
+        resolve(replace(good, address_pool=("10.9.0.0/28", "fd00::/124")))
+    resolve(replace(good, address_pool=("10.9.0.0/28",)))
+    resolve(replace(good, address_pool=("fd00::/124",), announce="none"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from k8slite.kit.clock import Clock
 from k8slite.network.arp import ArpTongue
 from k8slite.network.ndp import NdpTongue
 from k8slite.network.tongue import ACCEPT_ALL, Heard, Tongue, spelt
-from k8slite.network.uplink import NoUplink, find_uplink
+from k8slite.network.uplink import NoUplink, find_uplink, ipv6_is_on
 from k8slite.network.voice import CannotAnnounce
 
 _ETHERNET = 1  # ARPHRD_ETHER
@@ -84,8 +84,14 @@ class LanVoice:
         await asyncio.Event().wait()
 
     async def say(self, addresses: frozenset[str]) -> None:
+        try:
+            for speaker in self._speakers:
+                speaker.listen(frozenset(a for a in addresses if speaker.speaks_of(a)))
+        except CannotAnnounce:
+            await self.close()  # this node is unwell, and another answers for all of it
+            raise
         for speaker in self._speakers:
-            speaker.say(frozenset(a for a in addresses if speaker.speaks_of(a)))
+            speaker.speak()
 
     def renew(self, addresses: Iterable[str]) -> None:
         for speaker in self._speakers:
@@ -116,8 +122,8 @@ class Speaker:
     def speaks_of(self, address: str) -> bool:
         return ip_address(address).version == self._tongue.version
 
-    def say(self, addresses: frozenset[str]) -> None:
-        """Raises CannotAnnounce."""
+    def listen(self, addresses: frozenset[str]) -> None:
+        """Answer for these from now on, and for no others. Raises CannotAnnounce."""
         now = self._clock.monotonic()
         for address in self._spoken.keys() - addresses:
             del self._spoken[address]
@@ -129,8 +135,16 @@ class Speaker:
         if self._link is None:
             self._link = self._open()
             self.renew(addresses)  # the link may have been away
-        self._listen(self._link, addresses)
-        self._speak(now)
+        self._mind(self._link, addresses)
+
+    def speak(self) -> None:
+        """Tell and ask what is due."""
+        now = self._clock.monotonic()
+        for address, spoken in self._spoken.items():
+            if spoken.tell_at and now >= spoken.tell_at[0] and self._tell(address):
+                spoken.tell_at = [at for at in spoken.tell_at if at > now]
+            if now >= spoken.ask_at and self._ask(address):
+                spoken.ask_at = now + ASK_EVERY
 
     def renew(self, addresses: Iterable[str]) -> None:
         now = self._clock.monotonic()
@@ -165,12 +179,19 @@ class Speaker:
         if kind != _ETHERNET or len(mac) != 6:
             opened.close()
             raise CannotAnnounce(f"{name} is no Ethernet, nobody asks there: use --announce bgp")
+        member = None
+        if self._tongue.version == 6:
+            if not ipv6_is_on(name):
+                opened.close()
+                raise CannotAnnounce(
+                    f"IPv6 is off on {name}: turn it on (sysctl net.ipv6.conf.{name}.disable_ipv6"
+                    "=0), or leave IPv6 out of --address-pool"
+                )
+            member = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         asyncio.get_running_loop().add_reader(opened, self._read)
-        version = self._tongue.version
-        member = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) if version == 6 else None
         return _Link(opened, name, mac, member)
 
-    def _listen(self, link: _Link, addresses: frozenset[str]) -> None:
+    def _mind(self, link: _Link, addresses: frozenset[str]) -> None:
         """Hear of these alone: a LAN is full of questions that are none of ours. Raises
         CannotAnnounce."""
         if addresses == link.filtered:
@@ -183,10 +204,7 @@ class Speaker:
                 self._member(link, socket.IPV6_LEAVE_GROUP, group)
         except OSError as error:
             self._shut()
-            raise CannotAnnounce(
-                f"{link.name} has no IPv6 ({error.strerror}): turn it on, or leave IPv6 out of "
-                "--address-pool"
-            ) from error
+            raise CannotAnnounce(f"{link.name} hears no questions: {error.strerror}") from error
         link.groups = groups
         _attach(link.packets, self._tongue.program(addresses) or ACCEPT_ALL)
         link.filtered = addresses
@@ -228,14 +246,6 @@ class Speaker:
         if now >= spoken.since + ASK_AT:
             spoken.ask_at = min(spoken.ask_at, now + ASK_AGAIN)
             self._claimed(heard.address, spelt(heard.mac))
-
-    def _speak(self, now: float) -> None:
-        """What is due to be told and asked."""
-        for address, spoken in self._spoken.items():
-            if spoken.tell_at and now >= spoken.tell_at[0] and self._tell(address):
-                spoken.tell_at = [at for at in spoken.tell_at if at > now]
-            if now >= spoken.ask_at and self._ask(address):
-                spoken.ask_at = now + ASK_EVERY
 
     def _tell(self, address: str) -> bool:
         link = self._link

@@ -7,6 +7,7 @@ import fcntl
 import socket
 import struct
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from k8slite.network.routes import Uplink
 
@@ -41,6 +42,15 @@ def network_at(interface: str) -> IPv4Network | None:
                 mask = _ask(sock, _SIOCGIFNETMASK, name, found)[20:24]
                 return IPv4Network((found, socket.inet_ntoa(mask)), strict=False)
     return None
+
+
+def ipv6_is_on(interface: str) -> bool:
+    """Does the kernel speak IPv6 on it?"""
+    try:
+        text = Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").read_text()
+    except OSError:
+        return False
+    return text.strip() == "0"
 
 
 def _addresses(sock: socket.socket) -> list[tuple[str, str]]:

@@ -93,6 +93,7 @@ class Announcer:
         self._mine: frozenset[str] = frozenset()
         self._waiting: dict[str, float] = {}  # for their rules, since
         self._wire_at = float("-inf")  # no earlier attempt to open it
+        self._voice_at = float("-inf")  # no earlier attempt to speak
         self._renewed = float("-inf")
 
     @property
@@ -167,10 +168,14 @@ class Announcer:
             trouble = trouble or await self._reach_others()
         self._decide()
         wanted = self._with_rules(self._verdict.mine) if not trouble else frozenset()
-        try:
-            await voice.say(wanted)
-        except CannotAnnounce as error:
-            trouble, wanted = str(error), frozenset()
+        if self._clock.monotonic() < self._voice_at:
+            trouble, wanted = trouble or self.trouble, frozenset()
+        else:
+            try:
+                await voice.say(wanted)
+            except CannotAnnounce as error:
+                trouble, wanted = str(error), frozenset()
+                self._voice_at = self._clock.monotonic() + _RETRY
         if trouble and trouble != self.trouble:
             log.error("addresses not announced", role="announcer", error=trouble)
             self._teller.trouble(self._offers, trouble)
