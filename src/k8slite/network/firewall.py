@@ -33,9 +33,10 @@ class Chain(NamedTuple):
         return f"-A {self.builtin} -j {self.name}"
 
 
-def forward(net: str, masters: Sequence[str] = (), port: int = 0) -> Chain:
+def forward(net: str, masters: Sequence[str] = (), port: int = 0, mark: int = 0) -> Chain:
     """Let pass what comes from or goes to ``net`` (as 172.16.0.0/16), and nothing to ``port`` of
-    ``masters`` (addresses)."""
+    ``masters`` (addresses). Connections with the bits ``mark`` (0: none) pass too: they came to a
+    portal, and its endpoint may be no pod."""
     refused = (
         f"-A {FORWARD} -d {master}/32 -p tcp -m tcp --dport {port} "
         "-j REJECT --reject-with tcp-reset"
@@ -43,7 +44,8 @@ def forward(net: str, masters: Sequence[str] = (), port: int = 0) -> Chain:
         if ":" not in master  # pods speak IPv4
     )
     passed = (f"-A {FORWARD} -s {net} -j ACCEPT", f"-A {FORWARD} -d {net} -j ACCEPT")
-    return Chain(FORWARD, "filter", "FORWARD", (*refused, *passed))
+    marked = (f"-A {FORWARD} -m connmark --mark {mark:#x}/{mark:#x} -j ACCEPT",) if mark else ()
+    return Chain(FORWARD, "filter", "FORWARD", (*refused, *passed, *marked))
 
 
 def masquerade(net: str, bridge: str) -> Chain:

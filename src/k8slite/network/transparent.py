@@ -18,6 +18,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from k8slite.kit.lightly import only_parts
 from k8slite.netfilter.edge import NotPermitted, Thread, Unsupported
 from k8slite.netfilter.nftables import Nftables
 from k8slite.netfilter.tool import find_tool, run_tool
@@ -156,7 +157,9 @@ class _Routing:
     """The rule and the route; belongs on one thread."""
 
     def __init__(self) -> None:
-        from pyroute2 import IPRoute, NetlinkError
+        with only_parts("pyroute2"):
+            from pyroute2.iproute.linux import IPRoute
+            from pyroute2.netlink.exceptions import NetlinkError
 
         self._refusal: type[Exception] = NetlinkError
         try:

@@ -129,7 +129,10 @@ class Overlay:
         own, others = self._peers()
         settings = self._settings
         plan = routes.plan(own, others, settings.overlay, settings.flannel_net, uplink)
-        wanted = chains(settings.flannel_net, sorted(self._masters), settings.port)
+        by_kernel = settings.proxy_mode == "nft"
+        wanted = chains(
+            settings.flannel_net, sorted(self._masters), settings.port, by_kernel=by_kernel
+        )
         watch.mind((LINK, uplink.name))
         mended: list[str] = []
         if due or plan != self._applied:
@@ -153,7 +156,7 @@ class Overlay:
             traces.note_routes(True)
         try:
             changed = await self._edge.apply(plan)
-        except NetworkError:
+        except _TROUBLES:
             self._applied = None
             raise
         if plan.empty:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from k8slite.config import Settings
 from k8slite.netfilter.edge import Unsupported
+from k8slite.netfilter.nft.layout import OURS
 from k8slite.network import firewall
 from k8slite.network.edge import NetworkEdge
 from k8slite.network.routes import BRIDGE
@@ -13,10 +14,13 @@ from k8slite.network.tables import Tables
 from k8slite.network.traces import Traces
 
 
-def chains(net: str, masters: Sequence[str] = (), port: int = 0) -> tuple[firewall.Chain, ...]:
+def chains(
+    net: str, masters: Sequence[str] = (), port: int = 0, *, by_kernel: bool = False
+) -> tuple[firewall.Chain, ...]:
     """The chains that a node with pods in ``net`` has; by way of it nobody gets to ``port`` of
-    ``masters``."""
-    return firewall.forward(net, masters, port), firewall.masquerade(net, BRIDGE)
+    ``masters``. ``by_kernel``: the kernel serves portals."""
+    mark = OURS if by_kernel else 0
+    return firewall.forward(net, masters, port, mark), firewall.masquerade(net, BRIDGE)
 
 
 async def remove(settings: Settings) -> list[str]:

@@ -19,6 +19,7 @@ from k8slite.decide.balancing import Endpoint
 from k8slite.netfilter.edge import Edge, NetfilterError
 from k8slite.netfilter.joined import JoinedEdge
 from k8slite.netfilter.portals import Portal
+from k8slite.network.hairpin import Hairpins
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.troubles import EventRecorder
 
@@ -31,7 +32,12 @@ class KernelPath:
     """``wanted``: the settings ask for it; it is taken when the edge has a table for all."""
 
     def __init__(
-        self, settings: Settings, edge: Edge, informers: Informers, recorder: EventRecorder
+        self,
+        settings: Settings,
+        edge: Edge,
+        informers: Informers,
+        recorder: EventRecorder,
+        bridge: str,
     ) -> None:
         self.wanted = settings.proxy_mode == "nft"
         self.works = edge.chain_room == 0
@@ -39,6 +45,7 @@ class KernelPath:
         self._joined = edge if isinstance(edge, JoinedEdge) else None
         self._informers = informers
         self._recorder = recorder
+        self._bridge = bridge
 
     def takes(self, port: PortalPort) -> bool:
         return self.works and port.client_address not in _LISTENED
@@ -70,13 +77,19 @@ class KernelPath:
             return {}
 
     async def run(self) -> None:
-        """Say on the node, once it is known, that the kernel cannot do what the settings ask."""
+        """Let pods reach themselves; or say on the node, once it is known, that the kernel cannot
+        do what the settings ask."""
         if self.wanted and not self.works:
             trouble = self._joined.table_trouble if self._joined else ""
             said = f"--proxy-mode nft is not possible here, userspace goes on: {trouble}"
             log.warning(said, role="proxy")
             await self._tell(said)
-        await asyncio.Event().wait()
+        hairpins = Hairpins(self._bridge) if self.works else None
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if hairpins is not None:
+                hairpins.close()
 
     async def _tell(self, said: str) -> None:
         nodes = self._informers.of(NODE)

@@ -101,7 +101,7 @@ class Proxy:
         self._troubles = Troubles(settings.node_name, self._services, recorder, client, clock)
         self._clock = clock
         self._health_port = health_port
-        self._kernel = KernelPath(settings, edge, informers, recorder)
+        self._kernel = KernelPath(settings, edge, informers, recorder, bridge)
         self._desired = DesiredRules(settings.node_ip, edge.chain_room)
         self._keeper = PortalKeeper(
             self._desired, edge, clock, self.counters,
