@@ -21,6 +21,7 @@ from k8slite.api.kinds.resourcequota.types import ResourceQuota, ResourceQuotaSp
 from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
 from k8slite.api.meta import ObjectMeta
 from k8slite.client.informer import CacheInformers
+from k8slite.decide.loadbalancer import ingress
 from k8slite.kit.tasks import stop
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.leases import Holders
@@ -282,3 +283,37 @@ def test_a_new_leader_does_nothing_twice(seed: int) -> None:
         assert len(born) == 40
 
     simulate(play, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_address_of_the_pool_is_handed_out_twice(seed: int) -> None:
+    """At no revision, whoever leads; and in the end none is left over while somebody waits."""
+
+    async def play(plane: Plane) -> None:
+        rng = plane.clock.rng
+
+        def held() -> list[str]:
+            return [address for found in plane.all(SERVICE) for address in ingress(found)]
+
+        def check(old: Any, new: Any) -> None:
+            assert len(set(held())) == len(held())
+
+        plane.informers.of(SERVICE).subscribe(check)
+        found = await some_masters(plane)
+        tasks = [plane.start(master.run()) for master in found]
+        for number in range(12):
+            await plane.client.create(service(f"s{number}", type="LoadBalancer"))
+        for _ in range(6):
+            await plane.until(lambda: any(master.leads for master in found))
+            await plane.clock.sleep(rng.random())
+            leader = next(number for number, master in enumerate(found) if master.leads)
+            await stop(tasks[leader])
+            tasks[leader] = plane.start(found[leader].run())
+            victim = f"s{rng.randrange(12)}"
+            await plane.client.delete(SERVICE, victim, "default")
+            await plane.client.create(service(victim, type="LoadBalancer"))
+        await plane.until(lambda: len(held()) == 8)
+        await plane.quiet(60)
+        assert len(held()) == 8
+
+    simulate(play, seed=seed, address_pool=("192.168.0.240/29",))
