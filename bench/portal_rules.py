@@ -14,6 +14,7 @@ from bench.table import Row
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Edge, NetfilterError
 from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.nft.edge import TableEdge
 from k8slite.netfilter.portals import DesiredRules, Portal
 from k8slite.netfilter.restore import NftEdge
 from k8slite.netfilter.rules import CHAINS
@@ -57,18 +58,25 @@ def restore_all(site: Site, tool: str, desired: DesiredRules) -> float:
 
 
 def rows() -> Iterator[Row]:
-    edges = (("iptables-legacy", LegacyEdge(Clock())), ("iptables-nft", NftEdge()))
+    edges: tuple[tuple[str, Edge], ...] = (
+        ("iptables-legacy", LegacyEdge(Clock())),
+        ("iptables-nft", NftEdge()),
+        ("iptables-nft", TableEdge("172.16.0.0/16", "k8slite0")),
+    )
     for tool, edge in edges:
-        desired = DesiredRules("172.16.67.69")
+        desired = DesiredRules("172.16.67.69", edge.chain_room)
         for number in range(SERVICES):
             desired.put(portal(number, 20_000 + number))
+        chains = DesiredRules("172.16.67.69")
+        for number in range(SERVICES):
+            chains.put(portal(number, 20_000 + number))
         with Site("rules") as site, suppress(NetfilterError):
             site.do(edge.probe())
-            peer = restore_all(site, tool, desired)
+            peer = restore_all(site, tool, chains)
             ours = statistics.median(site.do(change_one(edge, desired)))
             site.do(edge.close())
             yield Row(
-                f"portal rules, change one of {SERVICES:,} services, {tool}",
+                f"portal rules, change one of {SERVICES:,} services, {edge.name}",
                 f"{ours:.1f} ms",
                 f"{tool}-restore of all: {peer:.0f} ms",
                 f"≤ {GOAL_MS:.0f} ms",
