@@ -6,9 +6,11 @@ Their doors stand in the table of nftables; the article's chains are IPv4's.
 from __future__ import annotations
 
 import pytest
+from tests.proxy.conftest import kernel_edge
+from tests.proxy.test_kernel_mode import served_in
 from tests.proxy.test_node_ports import NODE_PORT
 from tests.proxy.test_portals import PORTAL, from_site, greeters, query, refused, udp_greeter
-from tests.proxy.world import Net, ask, running, until
+from tests.proxy.world import NODE, Net, ask, endpoints_object, running, until
 
 from k8slite.decide.serving import NO_FAMILY
 from k8slite.kit.clock import Clock
@@ -99,3 +101,43 @@ def test_ipv6_without_a_table_is_said(net: Net, monkeypatch: pytest.MonkeyPatch)
             assert await ask(PORTAL, 80) == b"0"
 
     net.node.do(story())
+
+
+def test_the_kernel_leads_ipv6_to_ipv6_and_keeps_the_client(net6: Net) -> None:
+    net6.node.run("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
+
+    async def story() -> None:
+        async with running(kernel_edge) as world, served_in(net6.pod, POD6) as there:
+            await world.serve(
+                "web", PUBLIC6, [there], external_ips=("2001:db8:ff::6",), type="NodePort",
+                node_port=NODE_PORT,
+            )  # fmt: skip
+            assert not world.proxy.listeners.ports
+            for address, port in ((PUBLIC6, 80), ("2001:db8:ff::6", 80), (NODE6, NODE_PORT)):
+                assert await from_site(net6.outside, ask(address, port)) == OUTSIDE6.encode()
+                assert (await ask(address, port)).decode() in (NODE6, BRIDGE6)
+            assert await from_site(net6.pod, ask(PUBLIC6, 80)) == BRIDGE6.encode()  # itself
+            await world.put(endpoints_object("web", []))
+            await until(lambda: world.proxy.settled)
+            for site in (net6.node, net6.pod, net6.outside):
+                assert await from_site(site, refused(PUBLIC6, 80))
+            async with served_in(net6.outside, OUTSIDE6) as elsewhere:
+                await world.put(endpoints_object("web", [elsewhere]))
+                await until(lambda: world.proxy.settled)
+                assert await from_site(net6.outside, ask(PUBLIC6, 80)) == NODE6.encode()
+
+    net6.node.do(story())
+
+
+def test_a_listener_stays_where_families_differ(net6: Net) -> None:
+    async def story() -> None:
+        async with running(kernel_edge) as world, greeters(1, NODE) as endpoints:
+            await world.serve("web", PORTAL, endpoints, external_ips=(PUBLIC6,))
+            assert "default/web:" in world.proxy.listeners.ports
+            for address in (PORTAL, PUBLIC6):
+                assert await from_site(net6.outside, ask(address, 80)) == b"0"
+            await world.serve("web", PORTAL, endpoints)
+            await until(lambda: not world.proxy.listeners.ports and world.proxy.settled)
+            assert await from_site(net6.outside, ask(PORTAL, 80)) == b"0"
+
+    net6.node.do(story())

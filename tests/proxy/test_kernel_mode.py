@@ -274,9 +274,9 @@ def test_what_came_to_a_service_is_counted(net: Net) -> None:
     net.node.do(story())
 
 
-def test_a_flushed_table_comes_back_by_itself(net: Net) -> None:
+def test_a_flushed_table_comes_back_as_soon_as_that_is_heard(net: Net) -> None:
     async def story() -> None:
-        async with running(kernel_edge) as world, greeters(1, NODE) as endpoints:
+        async with running(kernel_edge, look_every=60.0) as world, greeters(1, NODE) as endpoints:
             await serve(world, endpoints)
             syncs = world.proxy.counters.rule_syncs
             await asyncio.to_thread(net.node.run, "nft", "flush", "ruleset")

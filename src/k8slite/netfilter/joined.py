@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -46,6 +47,10 @@ class JoinedEdge:
                 self.table_trouble = str(error)
                 log.warning("no table of nftables", role="proxy", error=str(error))
         return None if self.table_trouble else self._room
+
+    def heed(self, disturbed: Callable[[], None]) -> None:
+        """Have ``disturbed`` called when others changed nftables (``TableEdge.heed``)."""
+        self._table.heed(disturbed)
 
     async def probe(self) -> None:
         if self.chain_room != 0:

@@ -7,7 +7,8 @@ between our writing and our looking cannot be missed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 
 FAMILIES = (IP, IP6)
 _OURS = frozenset((family.number, TABLE) for family in FAMILIES)
+#: Seconds between news of others' changes and the look at what they did.
+_PAUSE = 0.1
 #: Whether bridged packets meet the rules of each family; without the file they do not.
 _BRIDGED = {
     family: Path(f"/proc/sys/net/bridge/bridge-nf-call-{family.word}tables") for family in FAMILIES
@@ -65,6 +68,13 @@ class TableEdge:
         self._claims: dict[str, set[Claim]] = {}
         self._backings: dict[str, Backing] = {}
         self._plans: dict[str, dict[Family, _Plan]] = {}
+        self._disturbed: Callable[[], None] | None = None
+        self._listening = False
+
+    def heed(self, disturbed: Callable[[], None]) -> None:
+        """Have ``disturbed`` called, in the loop of whoever uses the edge, when others changed
+        nftables: ask then whether all is ``intact``."""
+        self._disturbed = disturbed
 
     async def probe(self) -> None:
         await self._thread.run(self.try_out)
@@ -83,24 +93,46 @@ class TableEdge:
             link.close()
 
     async def sync(self, desired: Desired) -> Change:
-        return await self._thread.run(lambda: self._sync(desired))
+        done = await self._thread.run(lambda: self._sync(desired))
+        self._listen()
+        return done
 
     async def change(self, change: Change) -> None:
         await self._thread.run(lambda: self._change(change.table))
 
     async def intact(self) -> bool:
-        return await self._thread.run(self._intact)
+        intact = await self._thread.run(self._intact)
+        self._listen()
+        return intact
 
     async def remove(self) -> None:
         await self._thread.run(self._remove)
 
     async def close(self) -> None:
+        self._deafen()
         await self._thread.run(self._shut)
         self._thread.close()
 
     async def connections(self) -> dict[str, int]:
         """How many came to each portal since its chain was made; read when somebody asks."""
         return await self._thread.run(self._connections)
+
+    def _listen(self) -> None:
+        """Wait for news again: what came so far was looked at."""
+        if self._disturbed is not None and self._news is not None and not self._listening:
+            self._listening = True
+            asyncio.get_running_loop().add_reader(self._news, self._hear)
+
+    def _hear(self) -> None:
+        self._deafen()
+        if self._disturbed is not None:
+            # One change seldom comes alone, and somebody busy shall not keep us busy.
+            asyncio.get_running_loop().call_later(_PAUSE, self._disturbed)
+
+    def _deafen(self) -> None:
+        if self._listening and self._news is not None:
+            self._listening = False
+            asyncio.get_running_loop().remove_reader(self._news)
 
     def _open(self) -> Link:
         if self._link is None:

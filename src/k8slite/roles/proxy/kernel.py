@@ -2,13 +2,14 @@
 
 The kernel forwards a packet to an endpoint and never sees a connection as such: it knows of no
 endpoint that refuses, of none that warms up, and counts what comes in alone. A port whose endpoints
-shall hear of the client by the PROXY protocol keeps its listener, for somebody has to say it.
+shall hear of the client by the PROXY protocol keeps its listener, for somebody has to say it; so
+does one with an address of a family that none of its endpoints has.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -47,8 +48,17 @@ class KernelPath:
         self._recorder = recorder
         self._bridge = bridge
 
-    def takes(self, port: PortalPort) -> bool:
-        return self.works and port.client_address not in _LISTENED
+    def heed(self, disturbed: Callable[[], None]) -> None:
+        """Have ``disturbed`` called when others changed nftables, in either mode."""
+        if self._joined is not None:
+            self._joined.heed(disturbed)
+
+    def takes(self, port: PortalPort, endpoints: Iterable[Endpoint]) -> bool:
+        """Whether the kernel serves a port. It leads IPv4 to IPv4 and IPv6 to IPv6 alone."""
+        if not self.works or port.client_address in _LISTENED:
+            return False
+        there = {":" in endpoint.ip for endpoint in endpoints}
+        return not there or {":" in address for address in port.addresses} <= there
 
     def portal(
         self, port: PortalPort, endpoints: tuple[Endpoint, ...], local: tuple[Endpoint, ...]

@@ -109,6 +109,7 @@ class Proxy:
             on_written=self._rules_written,
             look_every=look_every,
         )  # fmt: skip
+        self._kernel.heed(self._keeper.changed)
         self.report = Report(self, self.counters, clock, settings.node_name)
         self._elders = Elders(clock)
         self._holds = Holds()
@@ -196,7 +197,8 @@ class Proxy:
         service = self._services.get(key)
         wanted = {port.name: port for port in portal_ports(service)} if service else {}
         is_transparent = any(
-            port.client_address == "transparent" and not self._kernel.takes(port)
+            port.client_address == "transparent"
+            and not self._kernel.takes(port, self.endpoints(port))
             for port in wanted.values()
         )
         self.transparent.want(key, is_transparent)
@@ -219,7 +221,7 @@ class Proxy:
         behind = self._endpoints.get(service.key)
         endpoints = endpoints_of(behind, port)
         local = local_endpoints_of(behind, port, self._node)
-        by_kernel = self._kernel.takes(port)
+        by_kernel = self._kernel.takes(port, endpoints)
         if by_kernel:
             self.listeners.retire(port.name)
             self._troubles.tell(service.key, port.name, serving.NOT_OPENED, "")
