@@ -119,6 +119,27 @@ def test_a_silent_endpoint_costs_its_first_clients_one_timeout_and_others_nothin
     net.node.do(story())
 
 
+@pytest.mark.parametrize("size", [0, 1, 4_096, 4_097, 16_384, 300_000])
+def test_what_a_client_said_early_is_heard_once_whoever_failed_before(
+    net: Net, new_edge: NewEdge, size: int
+) -> None:
+    async def story() -> None:
+        async with (
+            running(new_edge, connect_timeouts=(0.05, 0.05, 5.0)) as world,
+            tcp_server(echo) as port,
+        ):
+            await world.serve("web", PORTAL, [("127.0.0.1", port), ("127.0.0.1", 1), SILENT])
+            said = os.urandom(size)
+            for _ in range(3):
+                # Everything, and the end, may be there before the proxy comes to accept.
+                assert await ask(PORTAL, 80, said) == said
+            counters = world.proxy.counters.ports["default/web:"]
+            await until(lambda: counters.active == 0)
+            assert counters.received == counters.sent == 3 * size
+
+    net.node.do(story())
+
+
 def test_a_service_whose_endpoints_all_fail_says_so_once(net: Net, new_edge: NewEdge) -> None:
     async def story() -> None:
         async with running(new_edge, connect_timeouts=(0.05, 0.05)) as world:

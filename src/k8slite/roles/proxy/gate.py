@@ -27,7 +27,7 @@ _ORIGINAL_DST = 80
 
 
 def origin(address: str, port: int) -> bytes:
-    """A destination as ``Gate.origin`` tells it: port, then address."""
+    """A destination as ``Gate.take`` tells it: port, then address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return struct.pack("!H", port) + socket.inet_pton(family, address)
 
@@ -40,8 +40,7 @@ def destination(told: bytes) -> Side:
 
 
 class Gate:
-    """``accept()`` gives a descriptor and its peer, as ``socket.accept`` calls it; the rest of
-    that is written in Python and paid for by every connection. A new gate is shut."""
+    """A new gate is shut."""
 
     def __init__(self, sock: SocketType, family: int) -> None:
         self.socket = sock
@@ -49,7 +48,9 @@ class Gate:
         self.family = family
         self.port: int = sock.getsockname()[1]
         self.is_open = False
-        self.accept: Any = sock._accept  # type: ignore[attr-defined]
+        # What ``socket.accept`` calls; the rest of that is written in Python, and every connection
+        # would pay for it.
+        self._accept: Any = sock._accept  # type: ignore[attr-defined]
 
     def open(self) -> None:
         """Raises OSError."""
@@ -67,21 +68,19 @@ class Gate:
     def close(self) -> None:
         self.socket.close()
 
-    def wrap(self, fd: int) -> SocketType:
-        """The socket of an accepted descriptor."""
+    def take(self) -> tuple[SocketType, tuple[str, int], bytes]:
+        """The next client: its socket, its address and port, and what it asked for, as ``origin``
+        writes that; b"" when nothing was rewritten on its way. Raises OSError."""
+        fd, peer = self._accept()
         client = SocketType(self.family, _SOCK_STREAM, 0, fd)
         client.setblocking(False)
-        return client
-
-    def origin(self, client: SocketType) -> bytes:
-        """What the client asked for, port and address; b"" when nothing was rewritten."""
         try:
             if self.family == _AF_INET:
-                return client.getsockopt(_SOL_IP, _ORIGINAL_DST, 16)[2:8]
+                return client, peer, client.getsockopt(_SOL_IP, _ORIGINAL_DST, 16)[2:8]
             told = client.getsockopt(_SOL_IPV6, _ORIGINAL_DST, 28)
         except OSError:
-            return b""  # not tracked
-        return told[2:4] + told[8:24]
+            return client, peer[:2], b""  # not tracked
+        return client, peer[:2], told[2:4] + told[8:24]
 
 
 def make_gate() -> Gate:

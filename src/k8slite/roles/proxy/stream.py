@@ -152,6 +152,12 @@ class Flow:
         if not (count == len(data) and 0 < count < COPY_BYTES):
             self._more(data, count)
 
+    def went(self, words: bytes, count: int) -> None:
+        """So much of ``words``, which were the first, went to the sink before the flow was made."""
+        self._count(count)
+        if not (count == len(words) < COPY_BYTES):
+            self._more(words, count)
+
     def pump(self, *, ending: bool) -> None:
         """Move what can be moved now. ``ending``: the source may have announced its end, so that
         a short read is not the last."""
@@ -333,29 +339,18 @@ class Stream:
         self._up.back, self._down.back = self._down, self._up
         self._closed = False
 
-    def start(self, event: int) -> None:
+    def start(self, event: int, words: bytes = b"", count: int = 0) -> None:
         """Begin. ``event`` is what the server's descriptor, in the reactor already, reported when
-        it was connected; its events are ours from now on."""
+        it was connected; its events are ours from now on. ``words`` are the first that go to the
+        server; it took ``count`` bytes of them already."""
         self.reactor.replace(self._down.source, self._down.on_event)
         self.reactor.add(self._up.source, self._up.on_event, READS)
-        # The client mostly speaks first, and mostly has spoken by now.
-        if self._up.pending:
-            self._up.pump(ending=True)
+        if words:
+            self._up.went(words, count)
         else:
-            self._up.on_event(select.EPOLLIN)
+            self._up.on_event(select.EPOLLIN)  # it may have spoken by now
         if event & _READABLE:
             self._down.on_event(event)
-
-    def greet(self, data: bytes) -> None:
-        """Before ``start``: say ``data`` to the server before anything that the client says, in
-        one packet with that when it is there already."""
-        up = self._up
-        try:
-            up.pending = data + os.read(up.source, COPY_BYTES)
-        except OSError:  # nothing yet; or broken, which will be met again
-            up.pending = data
-        up.easy = False
-        self.counters.received -= len(data)  # no payload
 
     def finish(self, flow: Flow) -> None:
         """``flow`` brought all there was: say so to its sink; with both done, close. Raises

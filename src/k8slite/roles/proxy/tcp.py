@@ -71,6 +71,8 @@ class TcpListener:
         self.transparent = False
         self._introduce: Callable[[Side, Side], bytes] | None = None
         self._node_port = b""
+        #: Endpoints that a connect does not reach at once; those on this host it does.
+        self.far: dict[Endpoint, float] = {}  # until when that is believed
         self._streams: set[Stream] = set()
         self._attempts: set[Attempt] = set()
         self._paused = float("-inf")  # when last
@@ -82,6 +84,7 @@ class TcpListener:
         """The portal: only connections that were addressed to it are let in. To be called again
         when there are endpoints, or none any more. Raises OSError."""
         self._origins = frozenset(origin(address, port.port) for address in port.addresses)
+        self.far.clear()
         self._introduce = HEADERS.get(port.client_address)
         self.transparent = port.client_address == "transparent"
         # The rules of node ports are for every address of this host, so the number says it all.
@@ -148,7 +151,7 @@ class TcpListener:
                 self._pause(error)
                 return
             try:
-                fd, peer = gate.accept()
+                client, peer, target = gate.take()
             except BlockingIOError:
                 upstreams.give(upstream)
                 return
@@ -158,14 +161,12 @@ class TcpListener:
                     self._pause(error)
                     return
                 continue  # the client gave up before it was taken
-            client = gate.wrap(fd)
-            target = gate.origin(client)
             if target in origins or (target and target[:2] == self._node_port):
                 attempt = Attempt(self, client, peer[0], upstream)
                 attempts.add(attempt)
                 if self._introduce is not None:
-                    attempt.greeting = self._introduce(Side(*peer[:2]), destination(target))
-                attempt.begin()
+                    attempt.introduce(self._introduce(Side(*peer), destination(target)))
+                attempt.start()
             else:
                 self.counters.strangers += 1
                 reset(client)
@@ -198,15 +199,20 @@ class TcpListener:
         self._attempts.discard(attempt)
 
     def connected(
-        self, attempt: Attempt, server: SocketType, counters: EndpointCounters, event: int
+        self,
+        attempt: Attempt,
+        server: SocketType,
+        counters: EndpointCounters,
+        event: int,
+        said: int,
     ) -> None:
+        """``said`` bytes of the attempt's words went to the server by now."""
         self._attempts.discard(attempt)
         stream = Stream(self.reactor, self.pipes, attempt.client, server, counters, self._ended)
         self._streams.add(stream)
         counters.active += 1
-        if attempt.greeting:
-            stream.greet(attempt.greeting)
-        stream.start(event)
+        counters.received -= attempt.introduction  # no payload
+        stream.start(event, attempt.words, said)
 
     def _ended(self, stream: Stream) -> None:
         self._streams.discard(stream)
