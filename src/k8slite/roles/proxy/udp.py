@@ -21,6 +21,7 @@ from k8slite.netfilter.conntrack import Address, Flow, canonical
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.counters import PortCounters
 from k8slite.roles.proxy.datagrams import SLOTS, Caller, DatagramIO, Origin
+from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.sessions import ANSWERED, LIVE, NEW, SessionTable
@@ -75,6 +76,7 @@ class UdpListener:
         self._reactor = reactor
         self.datagrams = datagrams
         self._original_target = original_target
+        self._ceiling = ceiling()
         self._targets: frozenset[Address] = frozenset()
         self._node_port = 0
         self._strangers: set[Caller] = set()
@@ -186,7 +188,7 @@ class UdpListener:
         if (surplus := self.sessions.surplus()) is not None:
             self._end(surplus)
         try:
-            session = _Session(self, caller, origin, target, endpoint)
+            session = _Session(self, caller, origin, target, endpoint, self._ceiling)
         except OSError as error:
             self.counters.of(endpoint).failures += 1
             if error.errno not in (errno.EMFILE, errno.ENFILE):
@@ -269,8 +271,9 @@ class _Session:
         origin: Origin,
         target: Address,
         endpoint: Endpoint,
+        ceiling: int,
     ) -> None:
-        """Raises OSError."""
+        """Raises OSError, also when its descriptor would be ``ceiling`` or higher."""
         self._listener = listener
         self.caller = caller
         self.origin = origin
@@ -281,6 +284,9 @@ class _Session:
         self.reply = listener.datagrams.reply(caller)
         self.socket: socket.socket = listener.datagrams.connect(endpoint)
         self.upstream = self.socket.fileno()
+        if self.upstream >= ceiling:
+            self.socket.close()
+            raise OSError(errno.EMFILE, "the last descriptors are not for clients")
 
     def receive(self, event: int = 0) -> None:
         if self.socket.fileno() >= 0:
