@@ -101,6 +101,17 @@ def test_a_service_and_its_endpoints() -> None:
     )
 
 
+def test_how_a_service_is_reached_from_outside() -> None:
+    ports = [{"port": 80, "targetPort": 80, "protocol": "TCP", "nodePort": 30080}]
+    spec = {"type": "LoadBalancer", "ports": ports, "externalTrafficPolicy": "Local"}
+    lines = told(SERVICE, {"spec": spec})
+    assert "Pool Address: <pending>" in lines
+    assert "Node Port: 30080" in lines
+    assert "Traffic from Outside: pods of the same node alone" in lines
+    given = {"loadBalancer": {"ingress": [{"ip": "192.168.0.240"}]}}
+    assert "Pool Address: 192.168.0.240" in told(SERVICE, {"spec": spec, "status": given})
+
+
 def test_amounts_are_tables_and_secrets_stay_secret() -> None:
     quota = {"status": {"hard": {"pods": "10"}, "used": {"pods": "3"}}}
     assert "pods 3 10" in told(RESOURCE_QUOTA, quota)

@@ -220,12 +220,23 @@ def _service(page: _Page, service: Service, around: Surroundings) -> None:
     page.say("IP", service.spec.cluster_ip)
     if service.spec.external_ips:
         page.say("Public IPs", ",".join(service.spec.external_ips))
+    if service.spec.type == "LoadBalancer":
+        given = [at.ip or at.hostname for at in service.status.load_balancer.ingress]
+        page.say("Pool Address", ",".join(given) or "<pending>")
     for port in service.spec.ports:
         name = port.name or "<unnamed>"
         page.say("Port", f"{name} {port.port}/{port.protocol or 'TCP'} to {port.target_port}")
+        if port.node_port:
+            page.say("Node Port", str(port.node_port))
         behind = addresses(around.endpoints, port.name) if around.endpoints else []
         page.say("Endpoints", ",".join(behind))
     page.say("Session Affinity", service.spec.session_affinity)
+    for told, policy in (
+        ("Traffic from Outside", service.spec.external_traffic_policy),
+        ("Traffic from Inside", service.spec.internal_traffic_policy),
+    ):
+        if policy == "Local":
+            page.say(told, "pods of the same node alone")
     conditions = [
         [str(c.get(field, "")) for field in ("type", "status", "reason", "message")]
         for c in service.status.conditions
