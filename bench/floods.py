@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -37,12 +38,21 @@ HELD = 9_000  # each is two descriptors of the agent, which has 20,000
 FLOODS = (
     (f"{HELD:,} idle connections", "echo", "hold", HELD),
     ("200 readers of a byte now and then", "source", "slow", 200),
+    ("200 readers that are gone without a word", "source", "vanish", 200),
     ("2,000 torn connections a second", "echo", "tear", 2_000),
     ("2,000 connections a second reset at once", "echo", "dial", 2_000),
     ("500 connections a second to an endpoint that is silent", "silent", "tear", 500),
     ("10,000 SYN a second of invented senders", "echo", "syn", 10_000),
     ("20,000 datagrams a second of invented senders", "dns", "udp", 20_000),
 )
+NO_RESETS = """
+table inet quiet {
+  chain output {
+    type filter hook output priority 0
+    tcp flags & rst == rst drop
+  }
+}
+"""
 #: Loads without limit: only as quick as they are answered.
 LOADS = (
     ("small requests as fast as they go", "echo", ("load", "requests"), ("32",)),
@@ -125,6 +135,17 @@ class Site:
         if words[0].endswith("trouble"):
             process.stdout.readline()
         return process
+
+    def trouble(
+        self, mode: str, service: str, amount: int, seconds: float
+    ) -> subprocess.Popen[str]:
+        """One of trouble.c's modes against a service."""
+        # Who is gone resets nothing. All others may.
+        self.net.outside.run("nft", "flush", "ruleset")
+        if mode == "vanish":
+            self.net.outside.run("nft", "-f", "-", input=NO_RESETS)
+        tool = str(self.folder / "trouble")
+        return self.start([tool, mode, *self.portals[service], str(amount), str(seconds)])
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.agent.pid}/fd"))
@@ -238,16 +259,17 @@ def rows() -> Iterator[Row]:
         rest = ask_api(made.net)
         yield Row("GET of the API, nothing else going on", str(rest))
         for what, service, mode, amount in FLOODS:
-            words = [str(made.folder / "trouble"), mode, *made.portals[service]]
-            yield _row(made, what, [*words, str(amount), str(SECONDS + MARGIN)], rest)
+            begin = partial(made.trouble, mode, service, amount, SECONDS + MARGIN)
+            yield _row(made, what, begin, rest)
         for what, service, (tool, mode), arguments in LOADS:
             words = [str(made.folder / tool), mode, *made.portals[service], *arguments]
-            yield _row(made, what, [*words, str(SECONDS + MARGIN)], rest)
+            begin = partial(made.start, [*words, str(SECONDS + MARGIN)])
+            yield _row(made, what, begin, rest)
 
 
-def _row(made: Site, what: str, words: list[str], rest: Times) -> Row:
+def _row(made: Site, what: str, begin: Callable[[], subprocess.Popen[str]], rest: Times) -> Row:
     before = made.settled()
-    process = made.start(words)
+    process = begin()
     times = ask_api(made.net)
     most = made.descriptors()
     said = process.communicate()[0].split()

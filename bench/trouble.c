@@ -2,6 +2,8 @@
  *
  *   trouble hold HOST PORT COUNT SECONDS   connections that say nothing
  *   trouble slow HOST PORT COUNT SECONDS   connections that read a byte now and then
+ *   trouble vanish HOST PORT COUNT SECONDS connections whose client is gone without a word, once it was
+ *                                          sent something; for a host that sends no resets
  *   trouble tear HOST PORT RATE SECONDS    connections that begin a question and are reset
  *   trouble dial HOST PORT RATE SECONDS    connections that are reset at once
  *   trouble syn HOST PORT RATE SECONDS     first packets of connections, from senders of 10.0.0.0/8
@@ -13,6 +15,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -53,14 +56,30 @@ static int dial(struct sockaddr_in *a, int room, double seconds) {
     return -1;
 }
 
-static void stay(struct sockaddr_in *a, long count, double seconds, int slow) {
+static void vanish(int fd) {
+    char byte;
+    int repair = 1;
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    poll(&readable, 1, 1000);
+    if (read(fd, &byte, 1) != 1) die("read");
+    if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &repair, sizeof repair)) die("TCP_REPAIR");
+    close(fd); /* which says nothing in this state */
+}
+
+static void stay(struct sockaddr_in *a, long count, double seconds, int slow, int gone) {
     static int fds[MOST];
     long open = 0;
     if (count > MOST) count = MOST;
     for (long i = 0; i < count; i++)
         if ((fds[open] = dial(a, slow ? 4096 : 0, 2)) >= 0) open++;
+    for (long i = 0; gone && i < open; i++) vanish(fds[i]);
     printf("ready\n");
     fflush(stdout);
+    if (gone) {
+        rest(seconds);
+        printf("%ld\n", open);
+        return;
+    }
     for (double end = now() + seconds; now() < end; rest(0.1))
         for (long i = 0; slow && i < open; i++) {
             char byte;
@@ -132,8 +151,9 @@ int main(int argc, char **argv) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[3]))};
     double amount = atof(argv[4]), seconds = atof(argv[5]);
     if (inet_pton(AF_INET, argv[2], &a.sin_addr) != 1 || amount < 1 || seconds > 600) return 2;
-    if (!strcmp(mode, "hold") || !strcmp(mode, "slow")) {
-        stay(&a, (long)amount, seconds, !strcmp(mode, "slow"));
+    int slow = !strcmp(mode, "slow"), gone = !strcmp(mode, "vanish");
+    if (slow || gone || !strcmp(mode, "hold")) {
+        stay(&a, (long)amount, seconds, slow || gone, gone);
         return 0;
     }
     printf("ready\n");

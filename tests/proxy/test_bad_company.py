@@ -12,12 +12,15 @@ import pytest
 from bench.floods import Site, ask_api, site
 from tests.proxy.world import NODE
 
+SECONDS = 1.2
+
 #: What takes longest to be over comes first.
 COMPANY = {
     "an endpoint that is silent": ("silent", "tear", 200),
     "datagrams of invented senders": ("dns", "udp", 10_000),
     "idle connections": ("echo", "hold", 1_000),
     "slow readers": ("source", "slow", 50),
+    "readers that are gone without a word": ("source", "vanish", 50),
     "torn streams": ("echo", "tear", 500),
     "connections that are reset at once": ("echo", "dial", 500),
     "SYN of invented senders": ("echo", "syn", 5_000),
@@ -33,9 +36,7 @@ def made() -> Iterator[Site]:
 @pytest.mark.parametrize("company", COMPANY)
 def test_every_question_is_answered_meanwhile(made: Site, company: str) -> None:
     service, mode, amount = COMPANY[company]
-    trouble = made.start(
-        [str(made.folder / "trouble"), mode, *made.portals[service], str(amount), "1.2"]
-    )
+    trouble = made.trouble(mode, service, amount, SECONDS)
     times = ask_api(made.net, 0.7)
     assert trouble.communicate()[0].strip() != "0"
     assert times.count >= 100
@@ -50,7 +51,7 @@ def test_strangers_at_the_random_ports_are_no_trouble_either(made: Site) -> None
         for line in made.net.node.run("ss", "-Hlunp").splitlines()
         if f"pid={made.agent.pid}," in line
     }
-    trouble = made.start([str(made.folder / "trouble"), "udp", NODE, port, "10000", "1.2"])
+    trouble = made.start([str(made.folder / "trouble"), "udp", NODE, port, "10000", str(SECONDS)])
     assert ask_api(made.net, 0.7).failed == 0
     trouble.communicate()
 
