@@ -10,7 +10,6 @@ node that are no longer true.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 import structlog
@@ -33,8 +32,11 @@ T = TypeVar("T", bound=Object)
 SETTLE = 1.0
 #: Seconds between two writes of one service.
 AGAIN = 5.0
-#: Services with a condition of this node.
-MOST = 256
+#: Services with a condition of this node. A trouble of many is a trouble of the node, and a
+#: hundred nodes may have it at once.
+MOST = 64
+#: Seconds between two writes of any services.
+PAUSE = 0.1
 
 _CONFLICT_AGAIN = 0.2
 
@@ -61,17 +63,12 @@ class Troubles:
         recorder: EventRecorder,
         client: StatusWriter | None,
         clock: Clock,
-        *,
-        settle: float | None = None,
-        again: float | None = None,
     ) -> None:
         self._node = node
         self._services = services
         self._recorder = recorder
         self._client = client
         self._clock = clock
-        self._settle = SETTLE if settle is None else settle
-        self._again = AGAIN if again is None else again
         #: By service key, then by reason and what it is about (a portal name): the message.
         self._said: dict[str, dict[tuple[str, str], str]] = {}
         self._due: dict[str, float] = {}  # not to be written sooner
@@ -79,10 +76,6 @@ class Troubles:
         self._full = False
         self._known = False  # all that is wrong has been told
         self._queue: WorkQueue[str] = WorkQueue("proxy-troubles")
-
-    def of(self, key: str) -> Mapping[tuple[str, str], str]:
-        """What is wrong with the service ``namespace/name``: messages by (reason, about)."""
-        return self._said.get(key, {})
 
     def tell(self, key: str, about: str, reason: str, message: str) -> None:
         """``message`` says what is wrong with ``about``, a part of service ``key``; "" when that
@@ -105,7 +98,7 @@ class Troubles:
 
     def all_told(self) -> None:
         """What is wrong by now is known: conditions of an earlier run that are not true may go."""
-        if not self._known:
+        if not self._known and self._client is not None:
             self._known = True
             for service in self._services.items():
                 if serving.condition_of(service, self._node):
@@ -132,9 +125,9 @@ class Troubles:
 
     def _look_later(self, key: str) -> None:
         if self._client is not None:
-            due = self._clock.monotonic() + self._settle
+            due = self._clock.monotonic() + SETTLE
             self._due[key] = max(self._due.get(key, 0.0), due)
-            self._queue.add_after(key, self._settle)
+            self._queue.add_after(key, SETTLE)
 
     def _on_service(self, old: Service | None, new: Service | None) -> None:
         """Somebody wrote it: does it still say what is true?"""
@@ -166,7 +159,8 @@ class Troubles:
         except NotFound:
             pass
         else:
-            self._due[key] = self._clock.monotonic() + self._again
+            self._due[key] = self._clock.monotonic() + AGAIN
+            await self._clock.sleep(PAUSE)
 
     def _to_show(self, key: str) -> list[Trouble]:
         said = self._said.get(key)
