@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,12 @@ class Machine:
             self.process.wait(20)
 
 
-@pytest.fixture
-def machines() -> Iterator[list[Machine]]:
+@contextmanager
+def machines_on(switch: Switch) -> Iterator[list[Machine]]:
+    """Two of them, each with a Docker that has an image of busybox."""
     directory = Path(tempfile.mkdtemp(prefix="k8slite-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        switch = stack.enter_context(Switch())
         made = []
         for number, address in enumerate((MASTER, NODE)):
             host = stack.enter_context(Namespace(f"n{number}"))
@@ -62,6 +62,12 @@ def machines() -> Iterator[list[Machine]]:
             machine = Machine(host, docker, directory)
             stack.callback(machine.stop)
             made.append(machine)
+        yield made
+
+
+@pytest.fixture
+def machines() -> Iterator[list[Machine]]:
+    with Switch() as switch, machines_on(switch) as made:
         yield made
 
 
