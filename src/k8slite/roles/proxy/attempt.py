@@ -319,7 +319,6 @@ def _upstream_socket(family: int = socket.AF_INET) -> SocketType:
     sock = SocketType(family, _STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError:
         sock.close()
         raise

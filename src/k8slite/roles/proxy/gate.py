@@ -15,6 +15,7 @@ from typing import Any
 
 from k8slite.decide.allocation import NODE_PORTS
 from k8slite.roles.proxy.proxyprotocol import Side
+from k8slite.roles.proxy.stream import keep_watch
 
 _BACKLOG = 4096
 _TRIES = 16
@@ -111,7 +112,7 @@ def _bound(family: int, address: tuple[str, int]) -> SocketType:
         sock.setblocking(False)
         # Accepted sockets inherit these.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_watch(sock)
         if family == _AF_INET6:
             sock.setsockopt(_SOL_IPV6, _IPV6_V6ONLY, 1)
         sock.bind(address)

@@ -19,9 +19,9 @@ from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Upstreams
 from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.mmsg import datagram_io
+from k8slite.roles.proxy.pipes import Pipes
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
-from k8slite.roles.proxy.stream import Pipes
 from k8slite.roles.proxy.tcp import TcpListener
 from k8slite.roles.proxy.udp import IDLE_SECONDS, UdpListener
 
@@ -133,11 +133,14 @@ class Listeners:
                 self._draining[listener] = self._clock.monotonic() + self._drain
 
     def sweep(self) -> None:
-        """End silent UDP sessions, and what was not drained in time. Call every second or so."""
+        """End silent UDP sessions, and what was not drained in time; keep watch over connections
+        that last. Call every second or so."""
         now = self._clock.monotonic()
         for listener in self._open.values():
             if isinstance(listener, UdpListener):
                 listener.expire()
+            else:
+                listener.watch()
         for listener, until in tuple(self._draining.items()):
             if now >= until or not listener.active:
                 listener.abort()

@@ -11,7 +11,6 @@ the other side and nothing piles up here beyond one buffer or one pipe.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
@@ -20,19 +19,24 @@ from collections.abc import Callable
 from socket import SocketType
 
 from k8slite.roles.proxy.counters import EndpointCounters
+from k8slite.roles.proxy.pipes import PIPE_BYTES, Pipe, Pipes
 from k8slite.roles.proxy.reactor import EDGES, READS, Reactor
 
 #: A message up to this size is copied; more is spliced.
 COPY_BYTES = 16_384
 
-#: What a pipe may hold, and what one flow moves before others have their turn.
-PIPE_BYTES = TURN_BYTES = 1_048_576
+#: What one flow moves before others have their turn.
+TURN_BYTES = 1_048_576
 
 #: What goes through a pipe at once. More at once is cheaper as long as the sink keeps up; but it
 #: is also what lies here when the sink comes to a stand.
 _FIRST_BYTES = 131_072
 
 SPARE_PIPES = 64
+#: A peer that is silent for so many seconds is asked whether it is still there, again after so
+#: many more, and taken for gone when it did not answer so many times.
+KEEPALIVE = (60, 15, 5)
+
 _NOW = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
 _ENDING = select.EPOLLRDHUP | select.EPOLLHUP
@@ -43,61 +47,22 @@ _RESET = struct.pack("ii", 1, 0)
 _read, _write, _splice = os.read, os.write, os.splice
 
 
+def keep_watch(sock: SocketType) -> None:
+    """Have the kernel find out that the peer is gone without a word (its host went down, a
+    firewall forgot the connection): it breaks the connection then. Raises OSError."""
+    idle, interval, count = KEEPALIVE
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
+
+
 def reset(sock: SocketType) -> None:
     """Make the coming ``close`` say RST instead of FIN."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     except OSError:
         pass  # the socket is past caring
-
-
-class Pipe:
-    """The kernel buffer between two sockets."""
-
-    __slots__ = ("read", "write")
-
-    def __init__(self) -> None:
-        self.read, self.write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            fcntl.fcntl(self.write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        except OSError:
-            pass  # over the user's share of pipe memory: the default size does
-
-    def close(self) -> None:
-        os.close(self.read)
-        os.close(self.write)
-
-
-class Pipes:
-    """Empty pipes kept for the next flow that needs one. ``ceiling`` is the first descriptor that
-    is not for clients (``descriptors``)."""
-
-    def __init__(self, ceiling: int = 1 << 30) -> None:
-        self._ceiling = ceiling
-        self._spare: list[Pipe] = []
-
-    def take(self) -> Pipe | None:
-        """A pipe, or None when there are no descriptors left for one."""
-        if self._spare:
-            return self._spare.pop()
-        try:
-            pipe = Pipe()
-        except OSError:
-            return None
-        if pipe.write < self._ceiling:
-            return pipe
-        pipe.close()
-        return None
-
-    def give(self, pipe: Pipe, *, empty: bool) -> None:
-        if empty and len(self._spare) < SPARE_PIPES:
-            self._spare.append(pipe)
-        else:
-            pipe.close()
-
-    def close(self) -> None:
-        while self._spare:
-            self._spare.pop().close()
 
 
 class Flow:
@@ -110,6 +75,7 @@ class Flow:
     # What most flows never change stands in the class, so that a new one is made at less cost.
     easy = True
     pending = b""
+    bulky = False  # goes by pipe
     pipe: Pipe | None = None
     in_pipe = 0
     gulp = _FIRST_BYTES  # goes through the pipe at once
@@ -165,7 +131,7 @@ class Flow:
             return
         self.blocked = False
         try:
-            if self.pipe is not None:
+            if self.bulky:
                 self._queue()
             elif not self.pending or self._give(self.pending):
                 self._copy(ending)
@@ -235,8 +201,8 @@ class Flow:
         return True
 
     def _grow(self) -> None:
-        """There is more than a message: go on with a pipe, or without when there is none."""
-        self.pipe = self.stream.pipes.take()
+        """There is more than a message: go on with a pipe."""
+        self.bulky = True
         self._queue()
 
     def _queue(self) -> None:
@@ -249,9 +215,12 @@ class Flow:
         if self.ended or self.blocked:
             return
         try:
+            if self.pipe is None:
+                self.pipe = self.stream.pipes.take()
             if self.pipe is not None:
                 self._pour(self.pipe)
             else:
+                self.bulky = False
                 self._copy(ending=True)
         except OSError:
             self.stream.abort()
@@ -259,16 +228,16 @@ class Flow:
         self._settle()
 
     def _pour(self, pipe: Pipe) -> None:
-        """Move by pipe. A turn that moved little gives the pipe back, so that connections which
-        have fallen quiet hold none."""
+        """Move by pipe, and give it back when the source has no more for now: connections that
+        are quiet hold none. One that brought little is copied from again."""
         moved = 0
         while moved < TURN_BYTES:
             if not self.in_pipe:
                 try:
                     self.in_pipe = _splice(self.source, pipe.write, self.gulp, flags=_NOW)
                 except BlockingIOError:
-                    if moved < COPY_BYTES:
-                        self.release()
+                    self.release()
+                    self.bulky = moved >= COPY_BYTES
                     return
                 if not self.in_pipe:
                     self._end()
@@ -307,8 +276,8 @@ class Flow:
     def _settle(self) -> None:
         back = self.back
         free = not (self.blocked or back.blocked)
-        self.easy = free and self.pipe is None and not self.ended
-        back.easy = free and back.pipe is None and not back.ended
+        self.easy = free and not (self.bulky or self.ended)
+        back.easy = free and not (back.bulky or back.ended)
 
 
 class Stream:

@@ -22,10 +22,11 @@ from k8slite.kit.clock import Clock
 from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Attempt, Upstreams
 from k8slite.roles.proxy.counters import EndpointCounters, PortCounters
 from k8slite.roles.proxy.gate import Gate, destination, make_gate, make_gate_beside, origin
+from k8slite.roles.proxy.pipes import Pipes
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.proxyprotocol import HEADERS, Side
 from k8slite.roles.proxy.reactor import Reactor
-from k8slite.roles.proxy.stream import Pipes, Stream, reset
+from k8slite.roles.proxy.stream import Stream, keep_watch, reset
 
 log = structlog.get_logger()
 
@@ -73,7 +74,8 @@ class TcpListener:
         self._node_port = b""
         #: Endpoints that a connect does not reach at once; those on this host it does.
         self.far: dict[Endpoint, float] = {}  # until when that is believed
-        self._streams: set[Stream] = set()
+        self._young: set[Stream] = set()  # mostly over before anything needs to be known of them
+        self._streams: set[Stream] = set()  # the others
         self._attempts: set[Attempt] = set()
         self._paused = float("-inf")  # when last
         self._resume: asyncio.TimerHandle | None = None
@@ -98,7 +100,17 @@ class TcpListener:
 
     @property
     def active(self) -> int:
-        return len(self._streams) + len(self._attempts)
+        return len(self._young) + len(self._streams) + len(self._attempts)
+
+    def watch(self) -> None:
+        """Keep watch over the endpoints of connections that have lasted since the last call."""
+        for stream in self._young:
+            try:
+                keep_watch(stream.server)
+            except OSError:
+                pass  # broken: its event is on the way
+        self._streams |= self._young
+        self._young.clear()
 
     def stop(self) -> None:
         """Accept no more; what is established goes on."""
@@ -113,7 +125,7 @@ class TcpListener:
         self.stop()
         for attempt in tuple(self._attempts):
             attempt.refuse()
-        for stream in tuple(self._streams):
+        for stream in (*self._young, *self._streams):
             stream.abort()
 
     def _have_ipv6(self) -> None:
@@ -209,11 +221,12 @@ class TcpListener:
         """``said`` bytes of the attempt's words went to the server by now."""
         self._attempts.discard(attempt)
         stream = Stream(self.reactor, self.pipes, attempt.client, server, counters, self._ended)
-        self._streams.add(stream)
+        self._young.add(stream)
         counters.active += 1
         counters.received -= attempt.introduction  # no payload
         stream.start(event, attempt.words, said)
 
     def _ended(self, stream: Stream) -> None:
+        self._young.discard(stream)
         self._streams.discard(stream)
         stream.counters.active -= 1
