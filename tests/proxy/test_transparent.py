@@ -22,6 +22,8 @@ from tests.proxy.world import BRIDGE, NODE, OUTSIDE, POD, World, ask, running, t
 
 from k8slite.api.kinds.service.proxying import CLIENT_ADDRESS
 from k8slite.config import Settings
+from k8slite.kit.clock import Clock
+from k8slite.netfilter.choice import choose_edge
 from k8slite.netfilter.edge import Edge, NotPermitted, Unsupported
 from k8slite.network import transparent as network_transparent
 from k8slite.network.transparent import TABLE, TransparentEdge
@@ -30,6 +32,7 @@ from k8slite.roles.proxy import transparent
 PORTAL = "192.168.3.214"
 NEIGHBOUR = "172.16.5.3"
 ELSEWHERE = "192.168.7.98"  # a pod on another node
+POD_NETWORK = "172.16.0.0/16"
 NewEdge = Callable[[], Edge]
 TRANSPARENT = {CLIENT_ADDRESS: "transparent"}
 
@@ -63,6 +66,7 @@ def hosts() -> Iterator[Bridged]:
         cable(node, f"{NODE}/24", outside, f"{OUTSIDE}/24", "up0")
         outside.ip("addr", "add", f"{ELSEWHERE}/24", "dev", "eth0")
         node.ip("route", "add", "default", "dev", "up0")
+        node.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
         outside.ip("route", "add", "default", "via", NODE)
         yield Bridged(node, pod, neighbour, outside)
 
@@ -137,7 +141,22 @@ def test_a_pod_sees_a_client_from_outside_as_it_is(
     hosts.node.do(story())
 
 
-def test_nginx_logs_the_client(hosts: Bridged, new_edge: NewEdge, tmp_path: Path) -> None:
+@asynccontextmanager
+async def by_the_kernel(*endpoints: tuple[str, int]) -> AsyncIterator[World]:
+    """A service in the mode nft: nobody needs to ask for the client's address there."""
+
+    def edge() -> Edge:
+        return choose_edge(Clock(), kernel=True, pod_network=POD_NETWORK, bridge="pods")
+
+    async with running(edge, bridge="pods") as world:
+        await world.serve("web", PORTAL, list(endpoints))
+        yield world
+
+
+@pytest.mark.parametrize("mode", ["transparent", "nft"])
+def test_nginx_logs_the_client(
+    hosts: Bridged, new_edge: NewEdge, tmp_path: Path, mode: str
+) -> None:
     config, log = tmp_path / "nginx.conf", tmp_path / "access.log"
     config.write_text(
         f"daemon off; pid {tmp_path}/nginx.pid; error_log stderr; events {{}}"
@@ -146,7 +165,12 @@ def test_nginx_logs_the_client(hosts: Bridged, new_edge: NewEdge, tmp_path: Path
     nginx = hosts.pod.start("nginx", "-c", str(config), log=tmp_path / "log")
 
     async def story() -> None:
-        async with transparently(new_edge, tmp_path, (POD, 8081)):
+        endpoint = POD, 8081
+        async with (
+            transparently(new_edge, tmp_path, endpoint)
+            if mode == "transparent"
+            else by_the_kernel(endpoint)
+        ):
             answer = await from_site(hosts.outside, ask(PORTAL, 80, b"GET / HTTP/1.0\r\n\r\n"))
             assert answer.endswith(b"fine")
             await until(lambda: f"{OUTSIDE} - - " in log.read_text())
