@@ -276,7 +276,8 @@ class Proxy:
         """Say which claims of a portal others have, and which nothing here can hold."""
         (self._losing.add if lost else self._losing.discard)(name)
         key = _service_key(name)
-        taken = "; ".join(f"{claim} belongs to {owner}" for claim, owner in lost.items() if owner)
+        claims = (f"{claim} belongs to {owner}" for claim, owner in lost.items() if owner)
+        taken = "; ".join(dict.fromkeys(claims))
         taken = taken and f"port {name}: {taken}; choose another address or port"
         self._troubles.tell(key, name, serving.PORTAL_CONFLICT, taken)
         bare = ", ".join(str(claim) for claim, owner in lost.items() if not owner)
