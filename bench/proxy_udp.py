@@ -24,6 +24,7 @@ from bench.table import Row
 from k8slite.kit.clock import Clock
 from k8slite.kit.loop import run_shared
 from k8slite.netfilter.choice import choose_edge
+from k8slite.netfilter.edge import Edge
 
 ECHO, NGINX_PORT, PORTAL = 9003, 9103, "192.168.3.12"
 SECONDS, ROUNDS = 1.0, 5
@@ -84,8 +85,14 @@ class Way:
 async def serve(mode: str) -> None:
     """The proxy in a process of its own; says a line when the portal is there, and ends with its
     standard input."""
+
+    def edge() -> Edge:
+        return choose_edge(
+            Clock(), kernel=mode == "nft", pod_network="172.16.0.0/16", bridge="pod0"
+        )
+
     settings = {"proxy_mode": mode}
-    async with running(lambda: choose_edge(Clock()), look_every=60.0, settings=settings) as world:
+    async with running(edge, look_every=60.0, settings=settings) as world:
         # The kernel does not send to loopback what it took for another address.
         endpoint = "127.0.0.1" if mode == "userspace" else NODE
         await world.serve("echo", PORTAL, [(endpoint, ECHO)], protocol="UDP")
