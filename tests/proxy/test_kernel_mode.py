@@ -85,6 +85,8 @@ def test_a_pod_of_this_node_sees_the_client_itself(routed: Net) -> None:
             for address, port in ((PORTAL, 80), (PUBLIC, 80), (NODE, 30080)):
                 assert await from_site(routed.outside, ask(address, port)) == OUTSIDE.encode()
                 assert (await ask(address, port)).decode() in (NODE, BRIDGE)
+            # Nothing leads from the loopback to a pod.
+            assert await refused("127.0.0.1", 30080)
 
     routed.node.do(story())
 
@@ -250,7 +252,8 @@ def test_who_shall_hear_of_the_client_by_a_header_is_served_by_a_listener(net: N
             assert WEB in world.proxy.listeners.ports
             said = await from_site(net.outside, ask(PORTAL, 80, b"x\n"))
             assert said.startswith(f"PROXY TCP4 {OUTSIDE} {PORTAL} ".encode())
-            assert (await ask(NODE, 30080, b"x\n")).startswith(b"PROXY TCP4 ")
+            for address in (NODE, "127.0.0.1"):
+                assert (await ask(address, 30080, b"x\n")).startswith(b"PROXY TCP4 ")
             await serve(world, [(NODE, port)])
             await until(lambda: WEB not in world.proxy.listeners.ports and world.proxy.settled)
             assert await from_site(net.outside, ask(PORTAL, 80, b"x\n")) == b"x\n"

@@ -18,10 +18,12 @@ from k8slite.netfilter.edge import Drifted, NetfilterError, Thread, Unsupported
 from k8slite.netfilter.nft.layout import (
     IP,
     IP6,
+    LOOPBACK_MAP,
     TABLE,
     Family,
     Surroundings,
     delete_table,
+    doors_map,
     skeleton,
 )
 from k8slite.netfilter.nft.netlink import Link, News
@@ -338,6 +340,8 @@ def _planned(backing: Backing, claims: Iterable[Claim], family: Family) -> _Plan
             place = place_of(claim, family, outside=outside)
             if place is not None:
                 doors[place] = chain
+                if backing.listener and place[0] == doors_map(True, False):
+                    doors[LOOPBACK_MAP, place[1]] = chain
     return _Plan(chains, doors)
 
 

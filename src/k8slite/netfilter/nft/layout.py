@@ -90,6 +90,17 @@ def doors_map(node_port: bool, outside: bool) -> str:
     return ("nodeports" if node_port else "doors") + ("-outside" if outside else "")
 
 
+#: The map of node ports that are served at the host's loopback addresses, too: those of listeners.
+#: The kernel sends nothing from there to another interface.
+LOOPBACK_MAP = "nodeports-loopback"
+
+#: All maps of doors.
+DOORS = (
+    *(doors_map(node_port, outside) for node_port in (False, True) for outside in (False, True)),
+    LOOPBACK_MAP,
+)
+
+
 def maps(family: Family) -> tuple[Shape, ...]:
     address, size = _INTEGERS[family.word], family.size
     door = (address << 12 | _PROTOCOL << 6 | _SERVICE, size + 8)
@@ -98,6 +109,7 @@ def maps(family: Family) -> tuple[Shape, ...]:
     return (
         *(Shape(doors_map(False, outside), _MAP, *door, *verdict) for outside in (False, True)),
         *(Shape(doors_map(True, outside), _MAP, *port, *verdict) for outside in (False, True)),
+        Shape(LOOPBACK_MAP, _MAP, *port, *verdict),
         Shape("endpoints", _MAP, _MARK, 4, address << 6 | _SERVICE, size + 4),
         Shape("ring", _MAP, _MARK, 4, _MARK, 4),
         Shape("itself", _DYNAMIC | _TIMEOUT, address << 6 | address, 2 * size, timeout=60),
@@ -130,6 +142,7 @@ def chains(family: Family, around: Surroundings) -> tuple[Chain, ...]:
         x.unreachable(family.unreachable),
     )
     outsider = _inside(family, around, unless=True) + x.source_is_foreign()
+    loopback = _to_loopback(family)
     node_port = x.protocol(R[0]) + x.target_port(R[1])
     door = (
         x.network(family.target, family.size, R[0])
@@ -168,11 +181,24 @@ def chains(family: Family, around: Surroundings) -> tuple[Chain, ...]:
             "output",
             (
                 door + x.mapped(doors_map(False, False), R[0], 0),
+                loopback + node_port + x.mapped(LOOPBACK_MAP, R[0], 0),
+                loopback + x.verdict(x.RETURN),
                 x.target_is_local() + node_port + x.mapped(doors_map(True, False), R[0], 0),
             ),
             (3, -100 - _EARLIER),
         ),
         Chain("postrouting", (ours + x.verdict(x.GOTO, "source"),), (4, 100 - _EARLIER)),
+    )
+
+
+def _to_loopback(family: Family) -> bytes:
+    """Whether the target is 127.0.0.0/8, or ::1."""
+    if family is IP6:
+        return x.network(family.target, 16, R[0]) + x.equals(R[0], bytes(15) + b"\1")
+    return (
+        x.network(family.target, 4, R[0])
+        + x.masked(R[0], b"\xff\0\0\0")
+        + x.equals(R[0], b"\x7f\0\0\0")
     )
 
 

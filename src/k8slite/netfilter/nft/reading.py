@@ -11,13 +11,13 @@ from k8slite.decide.balancing import Endpoint
 from k8slite.netfilter.edge import Drifted
 from k8slite.netfilter.nft import netlink as nl
 from k8slite.netfilter.nft.layout import (
+    DOORS,
     OURS,
     SLOT_BITS,
     SLOTS,
     TABLE,
     Family,
     Shape,
-    doors_map,
 )
 from k8slite.netfilter.nft.netlink import Link, attribute, attributes, text
 from k8slite.netfilter.nft.services import endpoint_of
@@ -65,12 +65,8 @@ def listed(link: Link, family: Family) -> Listed | None:
     for parts in _all(link.dump(nl.GETSET, number, _TABLE)):
         shape = _shape(parts)
         found.shapes[shape.name] = shape
-    for outside in (False, True):
-        for node_port in (False, True):
-            name = doors_map(node_port, outside)
-            found.doors[name] = {
-                key: _chain_of(data) for key, data in _elements(link, number, name)
-            }
+    for name in DOORS:
+        found.doors[name] = {key: _chain_of(data) for key, data in _elements(link, number, name)}
     for key, data in _elements(link, number, "endpoints"):
         mark = _native(key)
         if mark & OURS:
