@@ -8,6 +8,7 @@ import random
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.netfilter.sites import Site
@@ -23,46 +24,7 @@ from k8slite.netfilter.nft.netlink import Link, News
 from k8slite.netfilter.nft.services import Edits, ServiceChain
 from k8slite.netfilter.portals import Desired, DesiredRules, Portal
 
-#: What docs/proxy.md shows of one service with two endpoints.
-SHOWN = """
-map doors {
-	type ipv4_addr . inet_proto . inet_service : verdict
-	elements = { 10.0.0.7 . tcp . 80 : goto service-default/web/http }
-}
-map nodeports {
-	type inet_proto . inet_service : verdict
-	elements = { tcp . 30080 : goto service-default/web/http }
-}
-map endpoints {
-	type mark : ipv4_addr . inet_service
-	elements = { 0x80004000 : 172.16.1.2 . 8080, 0x80004001 : 172.16.2.2 . 8080 }
-}
-chain prerouting {
-	type nat hook prerouting priority dstnat - 10; policy accept;
-	ip saddr != 172.16.0.0/16 fib saddr type != local ip daddr . meta l4proto . th dport vmap @doors-outside
-	ip daddr . meta l4proto . th dport vmap @doors
-	fib daddr type local goto local
-}
-chain service-default/web/http {
-	ct mark set numgen inc mod 2 offset 2147500032
-	counter packets 0 bytes 0 goto pick
-}
-chain pick {
-	dnat ip to ct mark map @endpoints
-	reject with tcp reset
-	reject
-}
-chain postrouting {
-	type nat hook postrouting priority srcnat - 10; policy accept;
-	ct mark 0x80000000/1 ct status dnat goto source
-}
-chain source {
-	oifname "lo" return
-	ip saddr != 172.16.0.0/16 oifname != "k8slite0" masquerade fully-random
-	ip saddr 172.16.0.0/16 oifname "k8slite0" update @itself { ip daddr . ip daddr }
-	ip saddr . ip daddr @itself masquerade fully-random
-}
-"""  # noqa: E501
+DOCS = Path(__file__).parents[2] / "docs" / "proxy.md"
 
 
 def new_edge() -> TableEdge:
@@ -150,12 +112,13 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_the_listing_is_the_documentations(kernel: Kernel) -> None:
-    kernel.site.run("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=1")
     kernel.want("web", "10.0.0.7", endpoints(1, 2), port_name="http", node_port=30080)
     kernel.sync()
-    text = re.sub("^\t", "", kernel.nft("list", "table", "ip", "k8slite"), flags=re.MULTILINE)
-    for block in SHOWN.strip().split("\n}\n"):
-        assert block.removesuffix("\n}") + "\n}" in text
+    listing = kernel.nft("list", "table", "ip", "k8slite")
+    section = DOCS.read_text().partition("## The kernel's table\n")[2]
+    shown = section.split("```")[1].strip()
+    for block in re.split(r"(?<=^})\n", shown, flags=re.MULTILINE):
+        assert block in re.sub("^\t", "", listing, flags=re.MULTILINE)
 
 
 def test_a_second_sync_changes_nothing(kernel: Kernel) -> None:
