@@ -177,3 +177,18 @@ def test_long_turns_are_few_between_everything_else() -> None:
         reactor.shut()
 
     run_shared(main())
+
+
+def test_two_reactors_may_end_in_any_order() -> None:
+    async def main() -> None:
+        first, second = Reactor(), Reactor()
+        near, far = socket.socketpair()
+        with near, far:
+            events: list[int] = []
+            second.add(near.fileno(), events.append, READS)
+            first.shut()
+            far.send(b"x")
+            await until(lambda: events)
+            second.shut()
+
+    run_shared(main())

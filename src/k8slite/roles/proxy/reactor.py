@@ -87,7 +87,8 @@ class Reactor:
 
     def shut(self) -> None:
         """Hand the epoll back without any descriptor of ours."""
-        self._loop.selector.poll = self._wait
+        if self._loop.selector.poll == self._poll:  # else another stands before us: we let pass
+            self._loop.selector.poll = self._wait
         for fd in tuple(self._handlers):
             self.remove(fd)
         self._sweep()
