@@ -28,7 +28,7 @@ _NEWS = 7  # NFNLGRP_NFTABLES
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 
 # Flags of messages.
-REQUEST, DUMP, REPLACE, CREATE, APPEND = 0x1, 0x300, 0x100, 0x400, 0x800
+REQUEST, ECHO, DUMP, REPLACE, CREATE, APPEND = 0x1, 0x8, 0x300, 0x100, 0x400, 0x800
 
 (
     NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE,
@@ -64,24 +64,40 @@ class Link:
     def close(self) -> None:
         self._socket.close()
 
-    def commit(self, messages: Iterable[Message]) -> None:
-        """Do all of ``messages`` or nothing. Raises Drifted when something is not there, or there
-        already; NotPermitted; Unsupported; NetfilterError."""
-        parts = [self._bracket(_BATCH_BEGIN)]
+    def generation(self) -> bytes:
+        """A number that grows with every change of nftables in this network namespace. Raises
+        Unsupported where there is no nftables."""
+        self._send(self._message(GETGEN, 0, REQUEST, b""))
+        for kind, _, payload, sequence in self._received():
+            if sequence == self._sequence and kind == NEWGEN:
+                return payload[8:12]  # the first attribute: NFTA_GEN_ID
+        raise Unsupported("this kernel has no nftables")
+
+    def commit(
+        self, messages: Iterable[Message], generation: bytes | None = None
+    ) -> dict[int, bytes]:
+        """Do all of ``messages`` or nothing; with ``generation``, only as long as that is it.
+        Returns what the kernel says of those with ECHO, by their place. Raises Drifted when
+        something is not there, or there already; NotPermitted; Unsupported; NetfilterError."""
+        parts = [self._bracket(_BATCH_BEGIN, attribute(1, generation) if generation else b"")]
         first = self._sequence + 1
         abouts = []
-        for kind, family, flags, attributes, about in messages:
-            parts.append(self._message(kind, family, REQUEST | flags, attributes))
+        for kind, family, flags, body, about in messages:
+            parts.append(self._message(kind, family, REQUEST | flags, body))
             abouts.append(about or f"a message of kind {kind & 0xFF}")
         parts.append(self._bracket(_BATCH_END))
         self._send(b"".join(parts))
         # Without a word everything is done. After a refusal every message that fails is told of;
         # the first is the cause.
+        echoes: dict[int, bytes] = {}
         for kind, _, payload, sequence in self._received():
+            at = sequence - first
             code = -struct.unpack_from("=i", payload)[0] if kind == _NLMSG_ERROR else 0
             if code:
-                at = sequence - first
                 raise_for(code, abouts[at] if 0 <= at < len(abouts) else "a transaction")
+            elif kind >> 8 == _NFTABLES:
+                echoes.setdefault(at, payload[4:])
+        return echoes
 
     def dump(self, kind: int, family: int, attributes: bytes = b"") -> list[bytes]:
         """The attributes of every object of a kind; none when the table named is not there.
@@ -121,11 +137,11 @@ class Link:
         size = 20 + len(attributes)
         return _HEAD.pack(size, kind, flags, self._sequence, 0, family, 0, 0) + attributes
 
-    def _bracket(self, kind: int) -> bytes:
+    def _bracket(self, kind: int, body: bytes = b"") -> bytes:
         self._sequence += 1
-        return _HEAD.pack(
-            20, kind, REQUEST, self._sequence, 0, 0, 0, socket.htons(_NFTABLES)
-        )  # fmt: skip
+        subsystem = socket.htons(_NFTABLES)
+        size = 20 + len(body)
+        return _HEAD.pack(size, kind, REQUEST, self._sequence, 0, 0, 0, subsystem) + body
 
     def _received(self) -> Iterator[tuple[int, int, bytes, int]]:
         """Kind, flags, payload and sequence of everything there is to read."""
