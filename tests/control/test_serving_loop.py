@@ -13,7 +13,7 @@ from k8slite.decide.serving import Trouble
 
 
 def said(plane: Plane) -> list[str]:
-    return [str(c["type"]) for s in plane.all(SERVICE) for c in s.status.conditions]
+    return [c.type for s in plane.all(SERVICE) for c in s.status.conditions]
 
 
 def test_the_condition_of_a_node_that_is_gone_is_taken_away() -> None:

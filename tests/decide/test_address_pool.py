@@ -17,7 +17,7 @@ from k8slite.api.kinds.service.types import (
     ServiceSpec,
     ServiceStatus,
 )
-from k8slite.api.meta import ObjectMeta
+from k8slite.api.meta import Condition, ObjectMeta
 from k8slite.decide.addresspool import Pool
 from k8slite.decide.loadbalancer import (
     CLASS,
@@ -92,7 +92,7 @@ class Cluster:
 
     def why(self, name: str, kind: str = PENDING) -> str:
         conditions = self.services[name].status.conditions
-        return next((c["reason"] for c in conditions if c["type"] == kind), "")
+        return next((c.reason for c in conditions if c.type == kind), "")
 
     def told(self, name: str) -> list[str]:
         return [reason for about, reason, _ in self.news if about == name]
@@ -248,7 +248,7 @@ def test_the_elder_of_two_that_claim_an_address_and_port_has_it() -> None:
 def test_conditions_of_others_stay_where_they_are() -> None:
     cluster = Cluster(Pool())
     cluster.put("a")
-    theirs = {"type": "example.com/Checked", "status": "True"}
+    theirs = Condition(type="example.com/Checked", status="True")
     status = ServiceStatus(conditions=(theirs,))
     cluster.services["a"] = replace(cluster.services["a"], status=status)
     cluster.settle()

@@ -14,7 +14,7 @@ from k8slite.api.kinds.service.types import (
     ServiceSpec,
     ServiceStatus,
 )
-from k8slite.api.meta import ObjectMeta
+from k8slite.api.meta import Condition, ObjectMeta
 from k8slite.decide.admission.nodes import UPDATE, refuse
 from k8slite.decide.loadbalancer import CONFLICT
 from k8slite.decide.serving import (
@@ -33,7 +33,10 @@ TAKEN = Trouble(PORT_TAKEN, "node port 30080/tcp: something else uses it")
 LOCKED = Trouble(NOT_WRITTEN, "another tool holds the tables")
 
 
-def service(*conditions: dict[str, Any], **meta: Any) -> Service:
+SOMEBODYS = Condition(type="Somebodys", status="True")
+
+
+def service(*conditions: Condition, **meta: Any) -> Service:
     return Service(
         metadata=ObjectMeta(name="web", namespace="default", **meta),
         spec=ServiceSpec(cluster_ip="192.168.3.9"),
@@ -48,14 +51,14 @@ def after(obj: Service, *troubles: Trouble, node: str = "n1", now: str = NOW) ->
 
 def test_trouble_is_a_condition_with_the_worst_reason_and_every_message() -> None:
     said = condition_of(after(service(generation=3), TAKEN, LOCKED), "n1")
-    assert said == {
-        "type": "k8slite.io/Served-on-n1",
-        "status": "False",
-        "reason": NOT_WRITTEN,
-        "message": f"{LOCKED.message}; {TAKEN.message}",
-        "lastTransitionTime": NOW,
-        "observedGeneration": 3,
-    }
+    assert said == Condition(
+        type="k8slite.io/Served-on-n1",
+        status="False",
+        reason=NOT_WRITTEN,
+        message=f"{LOCKED.message}; {TAKEN.message}",
+        last_transition_time=NOW,
+        observed_generation=3,
+    )
 
 
 def test_what_stands_already_is_not_written_again() -> None:
@@ -67,18 +70,18 @@ def test_what_stands_already_is_not_written_again() -> None:
 def test_a_further_trouble_changes_the_words_and_not_since_when() -> None:
     said = condition_of(after(after(service(), TAKEN), TAKEN, LOCKED, now=LATER), "n1")
     assert said is not None
-    assert (said["reason"], said["lastTransitionTime"]) == (NOT_WRITTEN, NOW)
+    assert (said.reason, said.last_transition_time) == (NOT_WRITTEN, NOW)
 
 
 def test_when_it_is_over_nothing_is_left_and_others_are_untouched() -> None:
-    other = after(service({"type": "Somebodys", "status": "True"}), TAKEN, node="n2")
+    other = after(service(SOMEBODYS), TAKEN, node="n2")
     assert after(after(other, TAKEN)) == other
 
 
 def test_a_conflict_that_the_cluster_said_is_not_said_by_every_node() -> None:
     conflict = Trouble(PORTAL_CONFLICT, "12.0.0.5 port 80/tcp belongs to default/a:")
     assert condition_of(after(service(), conflict), "n1")
-    said = service({"type": CONFLICT, "status": "True", "message": "…"})
+    said = service(Condition(type=CONFLICT, status="True", message="…"))
     assert after(said, conflict) == said
     assert condition_of(after(said, conflict, TAKEN), "n1") is not None
 
@@ -87,18 +90,18 @@ def test_a_message_is_bounded() -> None:
     many = [Trouble(PORT_TAKEN, f"port {n}" * 100) for n in range(100)]
     said = condition_of(after(service(), *many), "n1")
     assert said is not None
-    assert len(said["message"]) == LONGEST
+    assert len(said.message) == LONGEST
 
 
 def test_a_node_may_write_its_condition() -> None:
-    old = service({"type": "Somebodys", "status": "True"})
+    old = service(SOMEBODYS)
     new = after(old, TAKEN)
     assert refuse("n1", UPDATE, "Service", "status", new, old) == ""
     assert refuse("n1", UPDATE, "Service", "status", old, new) == ""
 
 
-_BASE = after(service({"type": "Somebodys", "status": "True"}), TAKEN)
-_OWN = condition_of(_BASE, "n1") or {}
+_BASE = after(service(SOMEBODYS), TAKEN)
+_OWN = condition_of(_BASE, "n1") or Condition()
 
 
 @pytest.mark.parametrize(
@@ -115,15 +118,12 @@ _OWN = condition_of(_BASE, "n1") or {}
             ),
         ),
         service(_OWN),
-        service({"type": "Somebodys", "status": "False"}, _OWN),
-        service({"type": "Somebodys", "status": "True"}, _OWN, _OWN),
-        service({"type": "Somebodys", "status": "True"}, {**_OWN, "status": "True"}),
-        service({"type": "Somebodys", "status": "True"}, {**_OWN, "message": "x" * 5000}),
-        service({"type": "Somebodys", "status": "True"}, {**_OWN, "other": "x"}),
-        service({"type": "Somebodys", "status": "True"}, {**_OWN, "reason": {"a": "b"}}),
-        service(
-            {"type": "Somebodys", "status": "True"}, {"type": kind_of("n2"), "status": "False"}
-        ),
+        service(replace(SOMEBODYS, status="False"), _OWN),
+        service(SOMEBODYS, _OWN, _OWN),
+        service(SOMEBODYS, replace(_OWN, status="True")),
+        service(SOMEBODYS, replace(_OWN, message="x" * 5000)),
+        service(SOMEBODYS, replace(_OWN, reason="x" * 5000)),
+        service(SOMEBODYS, Condition(type=kind_of("n2"), status="False")),
     ],
 )
 def test_a_node_writes_nothing_else_of_a_service(new: Service) -> None:

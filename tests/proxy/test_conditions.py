@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.proxy.test_portals import PORTAL, PUBLIC, greeters
 from tests.proxy.test_seen_from_outside import agent, ctl
 from tests.proxy.world import (
@@ -24,6 +25,7 @@ from tests.proxy.world import (
 )
 
 from k8slite.api.kinds.service.types import Service, ServicePort
+from k8slite.api.meta import Condition
 from k8slite.decide import serving
 from k8slite.decide.serving import condition_of
 from k8slite.kit.clock import Clock
@@ -48,7 +50,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def reason(world: World, name: str) -> str:
     """Of this node's condition on a service; "" without one."""
     condition = condition_of(world.service(name), NODE)
-    return condition["reason"] if condition else ""
+    return condition.reason if condition else ""
 
 
 def test_a_table_that_another_tool_holds_is_said_and_written_once_it_is_free(
@@ -71,7 +73,7 @@ def test_a_table_that_another_tool_holds_is_said_and_written_once_it_is_free(
                     await until(lambda name=name: reason(world, name) == serving.NOT_WRITTEN)
                 said = condition_of(world.service("one"), NODE)
                 assert said is not None
-                assert str(lock) in said["message"]
+                assert str(lock) in said.message
                 assert {event[:2] for event in world.recorded.events} == {
                     ("default/one", serving.NOT_WRITTEN), ("default/two", serving.NOT_WRITTEN),
                 }  # fmt: skip
@@ -144,7 +146,7 @@ def test_a_conflict_names_the_owner_and_ends_when_the_address_passes_on(
             await until(lambda: reason(world, "second") == serving.PORTAL_CONFLICT)
             said = condition_of(world.service("second"), NODE)
             assert said is not None
-            assert f"{PUBLIC} port 80/tcp belongs to default/first:" in said["message"]
+            assert f"{PUBLIC} port 80/tcp belongs to default/first:" in said.message
             assert not reason(world, "first")
             await world.gone("first")
             assert await ask(PUBLIC, 80) == b"1"
@@ -154,11 +156,11 @@ def test_a_conflict_names_the_owner_and_ends_when_the_address_passes_on(
 
 
 def test_a_proxy_that_starts_takes_back_what_is_no_longer_true(net: Net, new_edge: NewEdge) -> None:
-    stale = {
-        "type": serving.kind_of(NODE), "status": "False", "reason": serving.PORT_TAKEN,
-        "message": "long ago", "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }  # fmt: skip
-    others = {**stale, "type": serving.kind_of("192.168.7.11")}
+    stale = Condition(
+        type=serving.kind_of(NODE), status="False", reason=serving.PORT_TAKEN,
+        message="long ago", last_transition_time="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+    others = replace(stale, type=serving.kind_of("192.168.7.11"))
 
     async def story() -> None:
         async with running(new_edge) as world:

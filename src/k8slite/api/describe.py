@@ -237,10 +237,7 @@ def _service(page: _Page, service: Service, around: Surroundings) -> None:
     ):
         if policy == "Local":
             page.say(told, "pods of the same node alone")
-    conditions = [
-        [str(c.get(field, "")) for field in ("type", "status", "reason", "message")]
-        for c in service.status.conditions
-    ]
+    conditions = [[c.type, c.status, c.reason, c.message] for c in service.status.conditions]
     if conditions:
         page.table("Conditions", ["Type", "Status", "Reason", "Message"], conditions)
 

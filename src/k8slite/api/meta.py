@@ -7,6 +7,17 @@ from typing import Any
 from k8slite.api.struct import Struct, always
 
 
+class Condition(Struct):
+    """metav1.Condition: one thing that is, or is not, as it should be."""
+
+    type: str = always("")
+    status: str = always("")  # True, False or Unknown
+    observed_generation: int = 0
+    last_transition_time: str | None = None
+    reason: str = always("")
+    message: str = always("")
+
+
 class OwnerReference(Struct):
     api_version: str = always("v1")
     kind: str = always("")

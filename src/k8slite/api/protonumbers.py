@@ -13,6 +13,7 @@ NUMBERS = {
     "ClientIPConfig": "timeoutSeconds 1",
     "ComponentCondition": "type 1 status 2 message 3 error 4",
     "ComponentStatus": "metadata 1 conditions 2",
+    "Condition": "type 1 status 2 observedGeneration 3 lastTransitionTime 4 reason 5 message 6",
     "ConfigMap": "metadata 1 immutable 4 data 2 binaryData 3",
     "ConfigMapVolumeSource": "name 1.1 items 2 defaultMode 3 optional 4",
     "Container": (

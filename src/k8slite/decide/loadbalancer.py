@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -32,6 +32,7 @@ from k8slite.api.kinds.service.types import (
     Service,
     ServiceStatus,
 )
+from k8slite.api.meta import Condition
 from k8slite.decide.addresspool import Pool
 
 #: spec.loadBalancerClass of services that are ours; those that name none are ours too.
@@ -44,7 +45,6 @@ CONFLICT = "k8slite.io/AddressConflict"
 
 #: Protocol (tcp, udp …) and port.
 Port = tuple[str, int]
-Condition = dict[str, Any]
 
 
 class News(NamedTuple):
@@ -147,7 +147,7 @@ _NO_POOL = _Why(
 
 def _waits_since(service: Service, now: str) -> tuple[str, tuple[str, str, str]]:
     known = _condition(service, PENDING)
-    return (known or {}).get("lastTransitionTime") or now, age(service)
+    return (known and known.last_transition_time) or now, age(service)
 
 
 class _Books:
@@ -244,7 +244,7 @@ class _Books:
 
 def _said_before(service: Service) -> _Why | None:
     known = _condition(service, PENDING)
-    return None if known is None else _Why(known.get("reason", ""), known.get("message", ""))
+    return None if known is None else _Why(known.reason, known.message)
 
 
 def _exhausted(pool: Pool, version: int) -> _Why:
@@ -317,7 +317,7 @@ def _change(pool: Pool, draft: _Draft, now: str) -> Change | None:
     news += [News("AddressReleased", f"address {a} given back") for a in before if a not in after]
     for kind, why in ((PENDING, draft.pending), (CONFLICT, draft.conflict)):
         known = _condition(service, kind)
-        if why is not None and (known is None or known.get("message") != why.message):
+        if why is not None and (known is None or known.message != why.message):
             news.append(News(why.reason, why.message, "Warning"))
     return Change(service, status, tuple(news))
 
@@ -339,28 +339,25 @@ def _conditions(draft: _Draft, now: str) -> Iterator[Condition]:
     """Those of others, and ours as far as they are true; each stays in its place."""
     ours = {PENDING: draft.pending, CONFLICT: draft.conflict}
     for known in draft.service.status.conditions:
-        kind = known.get("type")
+        kind = known.type
         if kind not in ours:
             yield known
         elif (why := ours.pop(kind)) is not None:
-            yield _said(kind, why, known.get("lastTransitionTime") or now)
+            yield _said(kind, why, known.last_transition_time or now)
     for kind, why in ours.items():
         if why is not None:
             yield _said(kind, why, now)
 
 
 def _said(kind: str, why: _Why, since: str) -> Condition:
-    return {
-        "type": kind,
-        "status": "True",
-        "lastTransitionTime": since,
-        "reason": why.reason,
-        "message": why.message,
-    }
+    return Condition(
+        type=kind, status="True", last_transition_time=since, reason=why.reason,
+        message=why.message,
+    )  # fmt: skip
 
 
 def _condition(service: Service, kind: str) -> Condition | None:
-    return next((c for c in service.status.conditions if c.get("type") == kind), None)
+    return next((c for c in service.status.conditions if c.type == kind), None)
 
 
 def _spelt(address: str) -> str:

@@ -7,11 +7,12 @@ a metav1.Condition: status False, the reason of the worst trouble, a message wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from k8slite.api.kinds.service.types import Service, ServiceStatus
+from k8slite.api.meta import Condition
 from k8slite.decide.loadbalancer import CONFLICT
 
 #: The condition's type: this and the node's name.
@@ -29,12 +30,6 @@ REASONS = (NOT_WRITTEN, NOT_OPENED, PORT_TAKEN, PORTAL_CONFLICT, NO_FAMILY, NOT_
 #: Characters of a message; what is longer is cut.
 LONGEST = 1024
 
-Condition = dict[str, Any]
-
-_FIELDS = frozenset(
-    ("type", "status", "reason", "message", "lastTransitionTime", "observedGeneration")
-)
-
 
 class Trouble(NamedTuple):
     """``reason`` is one of ``REASONS``."""
@@ -49,7 +44,7 @@ def kind_of(node: str) -> str:
 
 
 def condition_of(service: Service, node: str) -> Condition | None:
-    return next((c for c in service.status.conditions if c.get("type") == kind_of(node)), None)
+    return next((c for c in service.status.conditions if c.type == kind_of(node)), None)
 
 
 def told(
@@ -69,7 +64,7 @@ def told(
 
 def nodes_of(service: Service) -> list[str]:
     """The nodes that say something on a service."""
-    kinds = (str(c.get("type", "")) for c in service.status.conditions)
+    kinds = (c.type for c in service.status.conditions)
     return [kind.removeprefix(PREFIX) for kind in kinds if kind.startswith(PREFIX)]
 
 
@@ -78,7 +73,7 @@ def without(service: Service, exists: Callable[[str], bool]) -> ServiceStatus | 
     gone = {kind_of(node) for node in nodes_of(service) if not exists(node)}
     if not gone:
         return None
-    kept = (c for c in service.status.conditions if c.get("type") not in gone)
+    kept = (c for c in service.status.conditions if c.type not in gone)
     return replace(service.status, conditions=tuple(kept))
 
 
@@ -91,14 +86,14 @@ def only_its_own(new: Service, old: Service, node: str) -> bool:
         return False
     if replace(new.status, conditions=()) != replace(old.status, conditions=()):
         return False
-    own = [c for c in new.status.conditions if c.get("type") == kind_of(node)]
+    own = [c for c in new.status.conditions if c.type == kind_of(node)]
     return len(own) <= 1 and all(map(_well_formed, own))
 
 
 def _of_the_node(service: Service, troubles: Iterable[Trouble]) -> list[Trouble]:
     """Without a conflict that the cluster has said already: it is the same on every node."""
     conditions = service.status.conditions
-    said = any(c.get("type") == CONFLICT and c.get("status") == "True" for c in conditions)
+    said = any(c.type == CONFLICT and c.status == "True" for c in conditions)
     found = [t for t in troubles if not (said and t.reason == PORTAL_CONFLICT)]
     return sorted(found, key=lambda t: (_rank(t.reason), t.message))
 
@@ -115,27 +110,20 @@ def _condition(
     message = "; ".join(dict.fromkeys(trouble.message for trouble in troubles))
     if len(message) > LONGEST:
         message = message[: LONGEST - 1] + "…"
-    condition: Condition = {
-        "type": kind_of(node),
-        "status": "False",
-        "lastTransitionTime": known.get("lastTransitionTime", now) if known else now,
-        "reason": troubles[0].reason,
-        "message": message,
-    }
-    if service.metadata.generation:
-        condition["observedGeneration"] = service.metadata.generation
-    return condition
+    return Condition(
+        type=kind_of(node),
+        status="False",
+        observed_generation=service.metadata.generation or 0,
+        last_transition_time=(known and known.last_transition_time) or now,
+        reason=troubles[0].reason,
+        message=message,
+    )
 
 
 def _others(service: Service, node: str) -> tuple[Condition, ...]:
-    return tuple(c for c in service.status.conditions if c.get("type") != kind_of(node))
+    return tuple(c for c in service.status.conditions if c.type != kind_of(node))
 
 
 def _well_formed(condition: Condition) -> bool:
-    words = [value for key, value in condition.items() if key != "observedGeneration"]
-    return (
-        condition.keys() <= _FIELDS
-        and condition.get("status") == "False"
-        and all(isinstance(word, str) and len(word) <= LONGEST for word in words)
-        and isinstance(condition.get("observedGeneration", 0), int)
-    )
+    words = (condition.reason, condition.message, condition.last_transition_time or "")
+    return condition.status == "False" and all(len(word) <= LONGEST for word in words)

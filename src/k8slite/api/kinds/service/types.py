@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from k8slite.api.kinds.pod.types import IntOrString
-from k8slite.api.meta import Object
+from k8slite.api.meta import Condition, Object
 from k8slite.api.struct import Struct, always
 
 
@@ -59,7 +57,7 @@ class LoadBalancerStatus(Struct):
 
 class ServiceStatus(Struct):
     load_balancer: LoadBalancerStatus = always(LoadBalancerStatus())
-    conditions: tuple[dict[str, Any], ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 class Service(Object):
