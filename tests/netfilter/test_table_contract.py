@@ -21,7 +21,7 @@ from k8slite.netfilter.nft import edge as table_edge
 from k8slite.netfilter.nft.edge import TableEdge
 from k8slite.netfilter.nft.layout import IP, TABLE
 from k8slite.netfilter.nft.netlink import Link, News
-from k8slite.netfilter.nft.services import Edits, ServiceChain
+from k8slite.netfilter.nft.services import Edits, ServiceChain, Wanted
 from k8slite.netfilter.portals import Desired, DesiredRules, Portal
 
 DOCS = Path(__file__).parents[2] / "docs" / "proxy.md"
@@ -76,12 +76,18 @@ class Kernel:
 
     def want_some(self) -> None:
         """A service of the kernel's, one of a listener's, one with affinity, one of IPv6 where
-        clients from outside have other endpoints."""
+        clients from outside have other endpoints, one that lets only some clients in."""
         self.want("web", "10.0.0.7", endpoints(1, 2), port_name="http", node_port=30080)
         self.desired.put(Portal("default/old:", "udp", ("10.0.0.8", "fd00::8"), 53, 40053))
         self.want("kept", "10.0.0.9", endpoints(3, 4, 5), affinity=60.0)
         six = Endpoint("fd00::2:1", 80)
         self.want("six", "fd00::7", (six,), outside=())
+        few = ("10.0.0.0/8", "0.0.0.0/0", "fd00::/64", "fd00::1/128")
+        doors = ("10.0.0.11", "fd00::11")
+        found = (*endpoints(6), six)
+        self.desired.put(
+            Portal("default/few:", "tcp", doors, 80, 0, 30081, found, (six,), 60.0, few, doors[:1])
+        )
 
     def want(
         self,
@@ -389,7 +395,7 @@ def test_a_table_is_made_when_something_stands_in_it(kernel: Kernel) -> None:
 
 
 def numbered(affinity: float | None = None) -> ServiceChain:
-    chain = ServiceChain(IP, "service-default/web", 1, affinity)
+    chain = ServiceChain(IP, "service-default/web", 1, Wanted(affinity=affinity))
     chain.serve(endpoints(1, 2, 3, 4, 5), Edits())
     return chain
 

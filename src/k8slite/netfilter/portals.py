@@ -30,7 +30,8 @@ class Portal:
     the article). ``addresses`` are the portal address and the public ones. ``listener`` is its
     local port; 0: the kernel forwards to ``endpoints``. ``affinity`` is the seconds that a client
     stays with its endpoint, or None. ``inside`` and ``outside`` are the endpoints for clients of
-    the cluster (pods, this host) and for all others.
+    the cluster (pods, this host) and for all others. With ``ranges`` (networks) the kernel lets
+    only their clients come to the ``guarded`` ones of the addresses and to the node port.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Portal:
     inside: tuple[Endpoint, ...] = ()
     outside: tuple[Endpoint, ...] = ()
     affinity: float | None = None
+    ranges: tuple[str, ...] = ()
+    guarded: tuple[str, ...] = ()
 
 
 #: The chains are IPv4's: a node port that stands there has a door for IPv6 beside.
@@ -70,7 +73,8 @@ class Door(NamedTuple):
 
 class Backing(NamedTuple):
     """Where the doors of ``portal`` lead: to ``listener`` (address:port) of this process, or, when
-    that is "", to ``inside`` or ``outside`` in turn; without any the client is refused."""
+    that is "", to ``inside`` or ``outside`` in turn; without any the client is refused. ``ranges``
+    and ``guarded`` are those of the ``Portal``."""
 
     portal: str
     protocol: str
@@ -78,6 +82,13 @@ class Backing(NamedTuple):
     inside: tuple[Endpoint, ...] = ()
     outside: tuple[Endpoint, ...] = ()
     affinity: float | None = None
+    ranges: tuple[str, ...] = ()
+    guarded: tuple[str, ...] = ()
+
+    def guards(self, claim: Claim) -> bool:
+        """Whether only clients of ``ranges`` may come in there."""
+        of_the_host = claim.address in ("", EVERY_IPV6)
+        return bool(self.ranges) and (of_the_host or claim.address in self.guarded)
 
 
 #: What stands for one claim: a pair of rules in the chains, or a door, or nothing.
@@ -288,8 +299,9 @@ class DesiredRules:
         if portal.listener:
             return Backing(portal.name, portal.protocol, f"{self.node_ip}:{portal.listener}")
         return Backing(
-            portal.name, portal.protocol, "", portal.inside, portal.outside, portal.affinity
-        )
+            portal.name, portal.protocol, "", portal.inside, portal.outside, portal.affinity,
+            portal.ranges, portal.guarded,
+        )  # fmt: skip
 
 
 def _in_chains(standing: Standing) -> bool:

@@ -28,7 +28,7 @@ from k8slite.netfilter.nft.layout import (
 )
 from k8slite.netfilter.nft.netlink import Link, News
 from k8slite.netfilter.nft.reading import Listed, counted, exists, listed
-from k8slite.netfilter.nft.services import Wanted, families_of, portal_of, wanted_of
+from k8slite.netfilter.nft.services import Wanted, families_of, guarded, portal_of, wanted_of
 from k8slite.netfilter.nft.table import FamilyTable, Place, claim_of, place_of, sound
 from k8slite.netfilter.portals import Backing, Change, Claim, Desired, Door, TableChange
 
@@ -338,7 +338,12 @@ def _planned(backing: Backing, claims: Iterable[Claim], family: Family) -> _Plan
     for claim in claims:
         for chain, outside in zip(sides, (False, True), strict=False):
             place = place_of(claim, family, outside=outside)
-            if place is not None:
+            if place is None:
+                continue
+            if backing.guards(claim):
+                doors[place] = guarded(chain)
+                chains[guarded(chain)] = Wanted(onward=chain, ranges=backing.ranges)
+            else:
                 doors[place] = chain
                 if backing.listener and place[0] == doors_map(True, False):
                     doors[LOOPBACK_MAP, place[1]] = chain

@@ -137,10 +137,6 @@ def chains(family: Family, around: Surroundings) -> tuple[Chain, ...]:
         + x.mapped("endpoints", R[0], R[0])
         + x.rewrite_target(family.number, R[0], port)
     )
-    refusal = (
-        x.protocol(R[0]) + x.equals(R[0], bytes((socket.IPPROTO_TCP,))) + x.reset(),
-        x.unreachable(family.unreachable),
-    )
     outsider = _inside(family, around, unless=True) + x.source_is_foreign()
     loopback = _to_loopback(family)
     node_port = x.protocol(R[0]) + x.target_port(R[1])
@@ -159,7 +155,7 @@ def chains(family: Family, around: Surroundings) -> tuple[Chain, ...]:
     )
     return (
         Chain("stay", (aim,)),
-        Chain("pick", (aim, *refusal)),
+        Chain("pick", (aim, *refusal(family))),
         Chain("source", tuple(_source(family, around))),
         Chain(
             "local",
@@ -199,6 +195,27 @@ def _to_loopback(family: Family) -> bytes:
         x.network(family.target, 4, R[0])
         + x.masked(R[0], b"\xff\0\0\0")
         + x.equals(R[0], b"\x7f\0\0\0")
+    )
+
+
+def refusal(family: Family) -> tuple[bytes, ...]:
+    """Rules that tell the client that nobody is there."""
+    return (
+        x.protocol(R[0]) + x.equals(R[0], bytes((socket.IPPROTO_TCP,))) + x.reset(),
+        x.unreachable(family.unreachable),
+    )
+
+
+def comes_from(family: Family, network: str) -> bytes | None:
+    """Go on when the source is of a network (as 10.0.0.0/8); None when that is of the other
+    family."""
+    found = ipaddress.ip_network(network)
+    if len(found.network_address.packed) != family.size:
+        return None
+    return (
+        x.network(family.source, family.size, R[0])
+        + x.masked(R[0], found.netmask.packed)
+        + x.equals(R[0], found.network_address.packed)
     )
 
 

@@ -18,18 +18,41 @@ from k8slite.decide.balancing import Endpoint
 from k8slite.netfilter.conntrack import canonical
 from k8slite.netfilter.nft import expressions as x
 from k8slite.netfilter.nft.expressions import R
-from k8slite.netfilter.nft.layout import IP, IP6, OURS, SLOT_BITS, SLOTS, Family, element
+from k8slite.netfilter.nft.layout import (
+    IP,
+    IP6,
+    OURS,
+    SLOT_BITS,
+    SLOTS,
+    Family,
+    comes_from,
+    element,
+    refusal,
+)
 from k8slite.netfilter.nft.netlink import attribute
 from k8slite.netfilter.portals import Backing, Claim
 
 
 class Wanted(NamedTuple):
     """What a chain shall lead to: ``endpoints`` in turn, or, where the host's own address is not
-    known in the family, to the port ``redirect`` of this host."""
+    known in the family, to the port ``redirect`` of this host; or to the chain ``onward``, and that
+    only clients of ``ranges`` (networks)."""
 
     endpoints: tuple[Endpoint, ...] = ()
     affinity: float | None = None
     redirect: int = 0
+    onward: str = ""
+    ranges: tuple[str, ...] = ()
+
+    @property
+    def draws(self) -> bool:
+        """Whether endpoints are drawn there."""
+        return not (self.redirect or self.onward)
+
+    @property
+    def form(self) -> Wanted:
+        """What cannot be changed by elements and the rule that draws."""
+        return self._replace(endpoints=())
 
 
 def wanted_of(backing: Backing, family: Family) -> dict[str, Wanted]:
@@ -44,6 +67,11 @@ def wanted_of(backing: Backing, family: Family) -> dict[str, Wanted]:
     ours = Wanted(of_family(family, backing.inside), backing.affinity)
     theirs = Wanted(of_family(family, backing.outside), backing.affinity)
     return {inside: ours} if ours == theirs else {inside: ours, outside: theirs}
+
+
+def guarded(chain: str) -> str:
+    """The chain that lets the clients of some networks pass to ``chain``."""
+    return f"from-{chain}"
 
 
 def of_family(family: Family, endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
@@ -62,7 +90,7 @@ def _chain_name(side: str, portal: str) -> str:
 
 def portal_of(chain: str) -> str:
     """The inverse; "" when it is no service's chain."""
-    side, _, name = chain.partition("-")
+    side, _, name = chain.removeprefix("from-").partition("-")
     parts = name.split("/")
     if side not in ("service", "outside") or len(parts) not in (2, 3):
         return ""
@@ -108,12 +136,15 @@ class ServiceChain:
     family: Family
     name: str
     number: int
-    affinity: float | None = None
-    redirect: int = 0
+    form: Wanted = field(default_factory=Wanted)
     ring: list[Endpoint] = field(default_factory=list)
     slots: dict[Endpoint, int] = field(default_factory=dict)
     handle: int = 0
     next_slot: int = 1
+
+    @property
+    def affinity(self) -> float | None:
+        return self.form.affinity
 
     @property
     def base(self) -> int:
@@ -125,16 +156,20 @@ class ServiceChain:
 
     def fits(self, wanted: Wanted) -> bool:
         """Whether the chain can be made ``wanted`` by elements and the rule that draws."""
-        return self.affinity == wanted.affinity and self.redirect == wanted.redirect
+        return self.form == wanted.form
 
     def drawing(self) -> bytes:
         """The rule that draws a number."""
         return x.in_turn(self.modulus, self.base, R[0]) + x.set_connection_mark(R[0])
 
     def rules(self) -> tuple[bytes, ...]:
-        if self.redirect:
-            port = x.immediate(R[0], struct.pack("!H", self.redirect))
+        if self.form.redirect:
+            port = x.immediate(R[0], struct.pack("!H", self.form.redirect))
             return (x.counter() + port + x.redirect(R[0]),)
+        if self.form.onward:
+            tests = (comes_from(self.family, network) for network in self.form.ranges)
+            onward = x.verdict(x.GOTO, self.form.onward)
+            return (*(test + onward for test in tests if test is not None), *refusal(self.family))
         if self.affinity is None:
             return (self.drawing(), x.counter() + x.verdict(x.GOTO, "pick"))
         known = affinity_name(self.name)
@@ -250,9 +285,9 @@ def adopted(
 ) -> ServiceChain | None:
     """The chain as the kernel has it (``rules``: handle and expressions), when it is a right one
     of the kind wanted, whoever it leads to; None when it must be made anew."""
-    chain = ServiceChain(family, name, 0, wanted.affinity, wanted.redirect)
+    chain = ServiceChain(family, name, 0, wanted.form)
     modulus = 1
-    if not wanted.redirect:
+    if wanted.draws:
         if len(rules) <= chain.drawing_at:
             return None
         chain.handle, drawing = rules[chain.drawing_at]

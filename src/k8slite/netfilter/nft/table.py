@@ -179,8 +179,8 @@ class FamilyTable:
                 batch.made.append(delete_set(family, affinity_name(name)))
         else:
             batch.made.append(new_chain(family, name))
-        number = self._number()
-        chain = ServiceChain(family, name, number, wanted.affinity, wanted.redirect)
+        number = self._number() if wanted.draws else 0
+        chain = ServiceChain(family, name, number, wanted.form)
         self.chains[name] = chain
         chain.serve(wanted.endpoints, batch.edits)
         if chain.affinity is not None:
@@ -191,7 +191,8 @@ class FamilyTable:
     def _forget(self, chain: ServiceChain) -> None:
         """Its elements go, and its number is free."""
         chain.serve((), self._batch.edits)
-        self._free.append(chain.number)
+        if chain.number:
+            self._free.append(chain.number)
 
     def _number(self) -> int:
         if self._free:
@@ -240,6 +241,9 @@ class FamilyTable:
                     continue
             used |= {chain.number} - {0}
             self.chains[name] = chain
+        for name, chain in tuple(self.chains.items()):
+            if chain.form.onward and chain.form.onward not in self.chains:
+                del self.chains[name]  # made anew with the one that it names
         self._next = 1 + max((*used, *found.slots, *found.rings), default=0)
         self._free = [number for number in range(1, self._next) if number not in used]
 

@@ -41,12 +41,15 @@ class Elders:
         """A portal's rules are about to be new ones (None: there are none). A listener's sessions
         end by themselves when it does."""
         before = _answered(old) if old is not None and not old.listener else {}
+        narrowed = old is not None and new is not None and old.ranges != new.ranges
         now = _answered(new) if new is not None else {}
         for door in before.keys() - now.keys():
             self._fresh[door] = frozenset()
         for door, servers in now.items():
             had = before.get(door)
-            if isinstance(had, frozenset) and isinstance(servers, frozenset) and had <= servers:
+            if narrowed or self._fresh.get(door) == frozenset():
+                servers = frozenset()  # whoever may still come begins anew
+            elif isinstance(had, frozenset) and isinstance(servers, frozenset) and had <= servers:
                 continue  # nobody's way leads elsewhere now
             self._fresh[door] = servers
 

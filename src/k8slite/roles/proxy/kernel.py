@@ -74,6 +74,8 @@ class KernelPath:
             local if port.inside_local else endpoints,
             local if port.outside_local else endpoints,
             port.affinity,
+            port.ranges,
+            port.guarded,
         )
 
     async def connections(self) -> Mapping[str, int]:

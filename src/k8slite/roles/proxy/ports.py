@@ -26,7 +26,8 @@ class PortalPort:
     endpoints of this node. ``client_address`` is how endpoints learn who the client is: one of
     ``proxying.CLIENT_ADDRESSES``, or "" for not at all; TCP alone. ``node_port`` is 0 for none.
     ``public`` are those of the ``addresses`` that the service's owner chose: they may be this
-    host's own."""
+    host's own. With ``ranges`` (networks) only clients of these may come to the ``guarded`` ones
+    of the addresses and to the node port."""
 
     name: str
     protocol: str  # tcp or udp
@@ -40,6 +41,8 @@ class PortalPort:
     client_address: str = ""
     node_port: int = 0
     public: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+    guarded: tuple[str, ...] = ()
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -72,7 +75,9 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
         return ()
     public = _addresses(spec.external_ips)
     given = _addresses(entry.ip for entry in service.status.load_balancer.ingress)
-    addresses = tuple(dict.fromkeys((*_addresses([spec.cluster_ip]), *public, *given)))
+    chosen = (*_addresses([spec.cluster_ip]), *public)
+    addresses = tuple(dict.fromkeys((*chosen, *given)))
+    ranges = _ranges(service)
     if not addresses:
         return ()
     return tuple(
@@ -89,6 +94,8 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
             client_address=_client_address(service, port),
             node_port=port.node_port if wants_node_ports(spec) else 0,
             public=public,
+            ranges=ranges,
+            guarded=tuple(address for address in given if ranges and address not in chosen),
         )
         for port in spec.ports
         if (port.protocol or "TCP") in ("TCP", "UDP")
@@ -155,6 +162,14 @@ def _affinity(service: Service) -> float | None:
     config = service.spec.session_affinity_config
     chosen = config.client_ip.timeout_seconds if config and config.client_ip else None
     return float(chosen) if chosen else AFFINITY_SECONDS
+
+
+def _ranges(service: Service) -> tuple[str, ...]:
+    """spec.loadBalancerSourceRanges in their plain form."""
+    if service.spec.type != "LoadBalancer":
+        return ()
+    texts = (text.strip() for text in service.spec.load_balancer_source_ranges)
+    return tuple(dict.fromkeys(str(ipaddress.ip_network(text, strict=False)) for text in texts))
 
 
 def _addresses(texts: Iterable[str]) -> tuple[str, ...]:

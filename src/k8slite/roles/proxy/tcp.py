@@ -26,6 +26,7 @@ from k8slite.roles.proxy.pipes import Pipes
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.proxyprotocol import HEADERS, Side
 from k8slite.roles.proxy.reactor import Reactor
+from k8slite.roles.proxy.sources import Sources, sources_of
 from k8slite.roles.proxy.stream import Stream, keep_watch, reset
 
 log = structlog.get_logger()
@@ -72,6 +73,7 @@ class TcpListener:
         self.transparent = False
         self._introduce: Callable[[Side, Side], bytes] | None = None
         self._node_port = b""
+        self._sources: Sources | None = None
         #: Endpoints that a connect does not reach at once; those on this host it does.
         self.far: dict[Endpoint, float] = {}  # until when that is believed
         self._young: set[Stream] = set()  # mostly over before anything needs to be known of them
@@ -87,6 +89,7 @@ class TcpListener:
         when there are endpoints, or none any more. Raises OSError."""
         self._origins = frozenset(origin(address, port.port) for address in port.addresses)
         self.far.clear()
+        self._sources = sources_of(port)
         self._introduce = HEADERS.get(port.client_address)
         self.transparent = port.client_address == "transparent"
         # The rules of node ports are for every address of this host, so the number says it all.
@@ -156,6 +159,7 @@ class TcpListener:
 
     def _accept(self, gate: Gate, event: int) -> None:
         origins, attempts, upstreams = self._origins, self._attempts, self.upstreams
+        sources = self._sources
         for _ in range(_ACCEPTS):
             try:
                 upstream = upstreams.take()
@@ -173,7 +177,8 @@ class TcpListener:
                     self._pause(error)
                     return
                 continue  # the client gave up before it was taken
-            if target in origins or (target and target[:2] == self._node_port):
+            known = target in origins or (target and target[:2] == self._node_port)
+            if known and (sources is None or sources(peer[0], destination(target))):
                 attempt = Attempt(self, client, peer[0], upstream)
                 attempts.add(attempt)
                 if self._introduce is not None:

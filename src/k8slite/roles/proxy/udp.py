@@ -25,6 +25,7 @@ from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.sessions import ANSWERED, LIVE, NEW, SessionTable
+from k8slite.roles.proxy.sources import Sources, sources_of
 
 log = structlog.get_logger()
 
@@ -79,6 +80,7 @@ class UdpListener:
         self._ceiling = ceiling()
         self._targets: frozenset[Address] = frozenset()
         self._node_port = 0
+        self._sources: Sources | None = None
         self._strangers: set[Caller] = set()
         self._allowance = Allowance(NEW_CLIENTS, NEW_CLIENTS_BURST)
         self._leaving: list[_Session] = []  # of former endpoints, to end with the next look but one
@@ -94,6 +96,11 @@ class UdpListener:
         self._targets = frozenset((canonical(address), port.port) for address in port.addresses)
         self._strangers.clear()
         self._node_port = port.node_port
+        self._sources = sources = sources_of(port)
+        if sources is not None:
+            for session in self.sessions:
+                if not sources(session.origin.client[0], session.target):
+                    self._end(session)
 
     @property
     def active(self) -> int:
@@ -201,7 +208,8 @@ class UdpListener:
         return session
 
     def _target(self, origin: Origin | None) -> Address | None:
-        """Which of the portal's addresses a client addressed; None: it came past the portal."""
+        """Which of the portal's addresses a client addressed; None: it came past the portal, or is
+        none of those who may come in there."""
         if origin is None:
             return None
         blind, target = "", None
@@ -214,6 +222,8 @@ class UdpListener:
             if blind:
                 log.warning("cannot tell strangers", role="proxy", key=self.name, error=blind)
         if target is None or (target not in self._targets and target[1] != self._node_port):
+            return None
+        if self._sources is not None and not self._sources(origin.client[0], target):
             return None
         return target
 
