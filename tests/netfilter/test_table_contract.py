@@ -402,13 +402,23 @@ def numbered(affinity: float | None = None) -> ServiceChain:
 
 def test_numbers_stay_without_gaps_and_little_moves() -> None:
     chain, edits = numbered(), Edits()
-    assert chain.serve(endpoints(1, 3, 4, 5), edits)
-    assert chain.ring == list(endpoints(1, 5, 3, 4))
-    assert (len(edits.gone["endpoints"]), len(edits.new["endpoints"])) == (2, 1)
-    edits = Edits()
-    assert not chain.serve(endpoints(1, 3, 5, 7), edits)
-    assert chain.ring == list(endpoints(1, 5, 3, 7))
+    assert not chain.serve(endpoints(1, 3, 4, 5, 7), edits)
+    assert chain.ring == list(endpoints(1, 7, 3, 4, 5))
     assert (len(edits.gone["endpoints"]), len(edits.new["endpoints"])) == (1, 1)
+    assert chain.serve(endpoints(1, 3, 5, 7), Edits())
+    assert sorted(chain.ring) == sorted(endpoints(1, 3, 5, 7))
+    assert not chain.serve(endpoints(7, 5, 3, 1), unchanged := Edits())
+    assert not unchanged.gone
+    assert not unchanged.new
+
+
+def test_a_service_that_changes_all_the_time_does_not_begin_with_the_same_one() -> None:
+    chain = numbered()
+    first = []
+    for turn in range(40):
+        chain.serve(endpoints(1, 2, 3, 4, 5, *((6,) if turn % 2 else ())), Edits())
+        first.append(chain.ring[0])
+    assert {first.count(endpoint) > 3 for endpoint in endpoints(1, 2, 3, 4, 5)} == {True}
 
 
 def test_with_affinity_an_endpoint_keeps_its_number_for_good() -> None:

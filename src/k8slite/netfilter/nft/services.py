@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import NamedTuple
 
 from k8slite.decide.balancing import Endpoint
@@ -141,6 +142,7 @@ class ServiceChain:
     slots: dict[Endpoint, int] = field(default_factory=dict)
     handle: int = 0
     next_slot: int = 1
+    turns: int = 0  # how often the rule was made anew, modulo the number of endpoints
 
     @property
     def affinity(self) -> float | None:
@@ -196,47 +198,39 @@ class ServiceChain:
     def serve(self, endpoints: Iterable[Endpoint], edits: Edits) -> bool:
         """Lead to ``endpoints`` from now on; ``edits`` gets what that changes. Returns whether the
         rule that draws changes, too."""
-        wanted = dict.fromkeys(endpoints)
-        before = len(self.ring)
-        present = frozenset(self.ring)
-        fresh = [endpoint for endpoint in wanted if endpoint not in present]
-        holes = [at for at, endpoint in enumerate(self.ring) if endpoint not in wanted]
-        for at in holes:
-            self._leave(at, self.ring[at], edits)
-        while holes and fresh:
-            self._take(holes.pop(0), fresh.pop(0), edits)
-        for at in reversed(holes):  # from the end, so that the last is always one that stays
-            last = len(self.ring) - 1
-            if at != last:
-                mover = self.ring[last]
-                self._leave(last, mover, edits, moves=True)
-                self._take(at, mover, edits, moves=True)
-            self.ring.pop()
-        for endpoint in fresh:
-            self._take(len(self.ring), endpoint, edits)
-        return max(1, before) != self.modulus
+        before = self.ring
+        self.ring = _arranged(before, dict.fromkeys(endpoints))
+        renewed = max(1, len(before)) != self.modulus
+        if renewed and before and len(self.ring) > 1:
+            # A new rule draws the first place first. It shall not be the same one's every time,
+            # or whoever stands there gets all of a service that changes faster than it is asked.
+            self.turns = (self.turns + 1) % len(self.ring)
+            self.ring[0], self.ring[self.turns] = self.ring[self.turns], self.ring[0]
+        if self.affinity is not None:
+            self._number(before, edits)
+        for at, (old, new) in enumerate(zip_longest(before, self.ring)):
+            if old != new:
+                self._place(at, old, new, edits)
+        return renewed
 
-    def _leave(self, at: int, endpoint: Endpoint, edits: Edits, *, moves: bool = False) -> None:
-        if self.affinity is None:
-            edits.remove("endpoints", x.native(self.base + at))
-            return
-        edits.remove("ring", x.native(self.base + at))
-        if not moves:
+    def _number(self, before: Iterable[Endpoint], edits: Edits) -> None:
+        """Give endpoints that came a number for good, and take back those of others."""
+        for endpoint in frozenset(before).difference(self.ring):
             edits.remove("endpoints", x.native(self.base + self.slots.pop(endpoint)))
+        for endpoint in self.ring:
+            if endpoint not in self.slots:
+                slot = self.slots[endpoint] = self._slot()
+                edits.put("endpoints", endpoint_element(self.family, self.base + slot, endpoint))
 
-    def _take(self, at: int, endpoint: Endpoint, edits: Edits, *, moves: bool = False) -> None:
-        if at == len(self.ring):
-            self.ring.append(endpoint)
-        else:
-            self.ring[at] = endpoint
-        if self.affinity is None:
-            edits.put("endpoints", endpoint_element(self.family, self.base + at, endpoint))
-            return
-        if not moves:
-            slot = self.slots[endpoint] = self._slot()
-            edits.put("endpoints", endpoint_element(self.family, self.base + slot, endpoint))
-        mark = attribute(1, x.native(self.base + self.slots[endpoint]))
-        edits.put("ring", element(x.native(self.base + at), mark))
+    def _place(self, at: int, old: Endpoint | None, new: Endpoint | None, edits: Edits) -> None:
+        key = x.native(self.base + at)
+        name = "endpoints" if self.affinity is None else "ring"
+        if old is not None:
+            edits.remove(name, key)
+        if new is not None and self.affinity is None:
+            edits.put(name, endpoint_element(self.family, self.base + at, new))
+        elif new is not None:
+            edits.put(name, element(key, attribute(1, x.native(self.base + self.slots[new]))))
 
     def _slot(self) -> int:
         """A number that was not in use lately. 0 is nobody's: who finds no endpoint draws it."""
@@ -246,6 +240,22 @@ class ServiceChain:
         slot = self.next_slot
         self.next_slot = slot % (SLOTS - 1) + 1
         return slot
+
+
+def _arranged(ring: Iterable[Endpoint], wanted: Mapping[Endpoint, None]) -> list[Endpoint]:
+    """``wanted`` in a row without gaps, in which as many as can be stay where they were."""
+    present = frozenset(ring)
+    fresh = [endpoint for endpoint in wanted if endpoint not in present]
+    row = [endpoint if endpoint in wanted else None for endpoint in ring]
+    row += [None] * (len(wanted) - len(row))
+    for at, endpoint in enumerate(row):
+        if endpoint is None and fresh:
+            row[at] = fresh.pop(0)
+    while None in row:
+        last = row.pop()
+        if last is not None:
+            row[row.index(None)] = last
+    return [endpoint for endpoint in row if endpoint is not None]
 
 
 _ENDPOINT = struct.Struct("=HHHHHHIHHHH4sH2x")

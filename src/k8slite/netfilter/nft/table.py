@@ -259,8 +259,8 @@ class FamilyTable:
         """What is nobody's goes: chains, maps and elements; also a chain that is wanted but not
         right, to be made anew."""
         family, made, edits = self.family, self._batch.made, self._batch.edits
-        fixed = {chain.name for chain in chains(family, self.around)}
-        strays = [name for name in found.chains if name not in fixed | self.chains.keys()]
+        ours = self.chains.keys() | {chain.name for chain in chains(family, self.around)}
+        strays = [name for name in found.chains if name not in ours]
         made += (empty_chain(family, name) for name in strays)
         made += (delete_chain(family, name) for name in strays)
         known = {shape.name for shape in maps(family)}
