@@ -260,6 +260,10 @@ REFUSED: list[tuple[str, str, Any, str]] = [
      "metadata.annotations[k8slite.io/warm-up]"),
     ("Service", "metadata/annotations", {"k8slite.io/warm-up": "3601s"},
      "metadata.annotations[k8slite.io/warm-up]"),
+    ("Service", "status/loadBalancer", {"ingress": [{"ip": "::"}]},
+     "status.loadBalancer.ingress[0].ip"),
+    ("Service", "status/loadBalancer", {"ingress": [{"hostname": "a"}, {"ip": "127.0.0.1"}]},
+     "status.loadBalancer.ingress[1].ip"),
     ("Endpoints", "subsets/0/addresses/0/ip", "127.0.0.1", "subsets[0].addresses[0].ip"),
     ("Endpoints", "subsets/0/addresses/0/ip", "web", "subsets[0].addresses[0].ip"),
     ("Endpoints", "subsets/0/addresses", None, "subsets[0]"),
@@ -399,6 +403,12 @@ class TestUpdates:
         kept = strategy.prepare_update(new, old)
         assert kept.spec.cluster_ip == "10.0.0.1"
         assert strategy.validate(kept, old) == []
+
+    def test_a_status_that_is_wrong_already_keeps_nobody_from_changing_the_rest(self) -> None:
+        spoilt = {"loadBalancer": {"ingress": [{"ip": "gone"}]}}
+        old = read({**document("Service"), "status": spoilt})
+        new = read({**changed("Service", "metadata/labels", {"a": "b"}), "status": spoilt})
+        assert SCHEME.of(new).strategy.validate(new, old) == []
 
     def test_what_is_immutable_stays(self) -> None:
         for kind in ("Secret", "ConfigMap"):

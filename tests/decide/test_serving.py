@@ -73,6 +73,15 @@ def test_a_further_trouble_changes_the_words_and_not_since_when() -> None:
     assert (said.reason, said.last_transition_time) == (NOT_WRITTEN, NOW)
 
 
+def test_what_somebody_spoilt_is_mended_by_what_the_node_may_write() -> None:
+    own = condition_of(after(service(), TAKEN), "n1")
+    assert own is not None
+    spoilt = service(replace(own, last_transition_time="x" * 5000, message=""))
+    mended = after(spoilt, TAKEN, now=LATER)
+    assert condition_of(mended, "n1") == replace(own, last_transition_time=LATER)
+    assert refuse("n1", UPDATE, "Service", "status", mended, spoilt) == ""
+
+
 def test_when_it_is_over_nothing_is_left_and_others_are_untouched() -> None:
     other = after(service(SOMEBODYS), TAKEN, node="n2")
     assert after(after(other, TAKEN)) == other

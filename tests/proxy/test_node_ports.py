@@ -7,6 +7,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+import pytest
+from msgspec.structs import replace
 from tests.proxy.test_portals import (
     PORTAL,
     PUBLIC,
@@ -28,7 +30,12 @@ from tests.proxy.world import (
     until,
 )
 
-from k8slite.api.kinds.service.types import ServicePort
+from k8slite.api.kinds.service.types import (
+    LoadBalancerIngress,
+    LoadBalancerStatus,
+    ServicePort,
+    ServiceStatus,
+)
 from k8slite.decide.allocation import NODE_PORTS
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.iptables import LegacyEdge
@@ -159,8 +166,37 @@ def test_a_public_address_takes_no_door_of_the_host(net: Net, new_edge: NewEdge)
                 assert f"-d {NODE}/32" not in listing(net, world)
                 # An address that is not the host's own is nobody's door.
                 assert f"-d {PUBLIC}/32" in listing(net, world)
+                given = LoadBalancerStatus(ingress=(LoadBalancerIngress(ip=NODE),))
+                old = world.service("ssh")
+                spec = replace(old.spec, external_ips=())
+                status = ServiceStatus(load_balancer=given)
+                await world.put(replace(old, spec=spec, status=status))
+                await until(lambda: world.proxy.settled)
+                assert f"-d {NODE}/32" not in listing(net, world)
             await world.serve("web", "192.168.3.9", endpoints, external_ips=(NODE,))
             assert await from_site(net.outside, ask(NODE, 80)) in (b"0", b"1")
+
+    net.node.do(story())
+
+
+def test_what_a_server_that_ended_left_keeps_no_port_from_a_service(
+    net: Net, new_edge: NewEdge
+) -> None:
+    """The kernel remembers connections that it closed first for a minute (TIME_WAIT)."""
+
+    async def story() -> None:
+        with socket.create_server((NODE, 30080)) as former:
+            there = socket.create_connection((NODE, 30080))
+            here, _ = former.accept()
+            here.close()
+            assert there.recv(1) == b""
+            there.close()
+        async with running(new_edge) as world, greeters(1) as endpoints:
+            await expose(world, "web", endpoints)
+            assert world.recorded.events == []
+            assert await from_site(net.outside, ask(NODE, 30080)) == b"0"
+            with pytest.raises(OSError, match="Address already in use"):
+                socket.create_server((NODE, 30080))
 
     net.node.do(story())
 

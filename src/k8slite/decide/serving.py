@@ -110,11 +110,13 @@ def _condition(
     message = "; ".join(dict.fromkeys(trouble.message for trouble in troubles))
     if len(message) > LONGEST:
         message = message[: LONGEST - 1] + "…"
+    since = (known and known.last_transition_time) or now
     return Condition(
         type=kind_of(node),
         status="False",
         observed_generation=service.metadata.generation or 0,
-        last_transition_time=(known and known.last_transition_time) or now,
+        # Somebody may have spoilt it, and a node may only write what is well formed.
+        last_transition_time=since if len(since) <= LONGEST else now,
         reason=troubles[0].reason,
         message=message,
     )

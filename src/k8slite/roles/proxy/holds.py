@@ -81,10 +81,15 @@ def _bound(claim: Claim) -> socket.socket | None:
         with suppress(OSError):
             # The wildcard address of both families; an address of IPv6 alone.
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(claim.address)))
-        if kind == socket.SOCK_DGRAM:
+        if kind == socket.SOCK_STREAM:
+            # Connections that a former server of the host left (TIME_WAIT) are no claim.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
             # Nobody reads what comes here while there are no rules.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         held.bind((claim.address, claim.port))
+        # From now on: whoever listens here after us shall not.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         held.close()
         if error.errno in _NOT_OURS:

@@ -25,8 +25,8 @@ class PortalPort:
     endpoint gets its full share. Clients inside or outside of the cluster may be kept to the
     endpoints of this node. ``client_address`` is how endpoints learn who the client is: one of
     ``proxying.CLIENT_ADDRESSES``, or "" for not at all; TCP alone. ``node_port`` is 0 for none.
-    ``public`` are those of the ``addresses`` that the service's owner chose: they may be this
-    host's own. With ``ranges`` (networks) only clients of these may come to the ``guarded`` ones
+    ``public`` are those of the ``addresses`` that reach it from outside: they may be this host's
+    own. With ``ranges`` (networks) only clients of these may come to the ``guarded`` ones
     of the addresses and to the node port."""
 
     name: str
@@ -93,7 +93,7 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
             outside_local=spec.external_traffic_policy == "Local",
             client_address=_client_address(service, port),
             node_port=port.node_port if wants_node_ports(spec) else 0,
-            public=public,
+            public=tuple(dict.fromkeys((*public, *given))),
             ranges=ranges,
             guarded=tuple(address for address in given if ranges and address not in chosen),
         )

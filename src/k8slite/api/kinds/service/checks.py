@@ -5,7 +5,12 @@ from __future__ import annotations
 from k8slite.api import validation as check
 from k8slite.api.errors import FieldError
 from k8slite.api.kinds.service import proxying
-from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
+from k8slite.api.kinds.service.types import (
+    Service,
+    ServicePort,
+    ServiceSpec,
+    ServiceStatus,
+)
 from k8slite.api.validation import Errors
 
 TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
@@ -38,6 +43,8 @@ def service(new: Service, old: Service | None) -> Errors:
         ("internalTrafficPolicy", spec.internal_traffic_policy),
     ):
         yield from check.choice(value, POLICIES, f"spec.{field}")
+    if old is None or new.status != old.status:
+        yield from _status(new.status)
     if old is not None:
         yield from check.metadata_update(new.metadata, old.metadata)
         yield from _update(spec, old.spec)
@@ -121,6 +128,14 @@ def _affinity(spec: ServiceSpec) -> Errors:
         yield from check.between(
             config.client_ip.timeout_seconds, 1, _MAX_AFFINITY, f"{path}.clientIP.timeoutSeconds"
         )
+
+
+def _status(status: ServiceStatus) -> Errors:
+    """The proxy of every node serves these addresses, whoever wrote them."""
+    for index, at in enumerate(status.load_balancer.ingress):
+        if at.ip:
+            path = f"status.loadBalancer.ingress[{index}].ip"
+            yield from check.text(at.ip, check.routable_ip, path)
 
 
 def _update(new: ServiceSpec, old: ServiceSpec) -> Errors:
