@@ -137,6 +137,13 @@ def chains(family: Family, around: Surroundings) -> tuple[Chain, ...]:
         + x.mapped("endpoints", R[0], R[0])
         + x.rewrite_target(family.number, R[0], port)
     )
+    # While a transaction takes effect a packet may meet its rule and not yet its elements: then
+    # the first endpoint serves. There is one, unless there is none.
+    first = (
+        x.connection_mark(R[0])
+        + x.masked(R[0], x.native(2**32 - SLOTS))
+        + x.set_connection_mark(R[0])
+    )
     outsider = _inside(family, around, unless=True) + x.source_is_foreign()
     loopback = _to_loopback(family)
     node_port = x.protocol(R[0]) + x.target_port(R[1])
@@ -155,7 +162,7 @@ def chains(family: Family, around: Surroundings) -> tuple[Chain, ...]:
     )
     return (
         Chain("stay", (aim,)),
-        Chain("pick", (aim, *refusal(family))),
+        Chain("pick", (aim, first, aim, *refusal(family))),
         Chain("source", tuple(_source(family, around))),
         Chain(
             "local",
