@@ -27,7 +27,7 @@ from pathlib import Path
 
 import aiohttp
 from tests.proxy import soak_programs
-from tests.proxy.soak_history import Failure, Life, unexplained
+from tests.proxy.soak_history import Failure, Life, nearest_death, unexplained
 from tests.proxy.world import POD
 
 from bench.floods import API, Site, site
@@ -45,6 +45,8 @@ SPARE_SOCKETS = 4
 WARM_UP = 0.3
 #: Bytes a minute that memory may grow by and still be called steady.
 STEADY = 1_048_576
+#: Changes that store and watch cache remember.
+HISTORY = 11_000
 #: Seconds that are enough to tell.
 LONG = 300.0
 
@@ -159,9 +161,11 @@ class Endpoints:
         await self._unlist(port)
 
     async def _kill(self, port: int) -> None:
-        self.lives[self._names[port]].died = time.monotonic()
+        life = self.lives[self._names[port]]
+        life.died = time.monotonic()
         self._processes[port].kill()
         await self._processes[port].wait()
+        life.gone = time.monotonic()
 
     async def _unlist(self, port: int) -> None:
         self._listed.discard(port)
@@ -214,9 +218,24 @@ def sample(made: Site, start: float) -> Sample:
     return Sample(time.monotonic() - start, pages * os.sysconf("SC_PAGE_SIZE"), kinds)
 
 
+async def fill_history(session: aiohttp.ClientSession) -> None:
+    """As many changes as are kept for watches that resume: from now on memory has no reason to grow
+    with what is changed."""
+
+    async def change(first: int) -> None:
+        name = f"filler-{first}"
+        await put_endpoints(session, name, "TCP", [1], "POST")
+        for number in range(first, HISTORY, 16):
+            await put_endpoints(session, name, "TCP", [1 + number % 60_000 + n for n in range(5)])
+
+    await asyncio.gather(*(change(first) for first in range(16)))
+
+
 async def soak(made: Site, seconds: float) -> Soaked:
     """Runs in the node's namespace."""
     async with aiohttp.ClientSession(API) as session:
+        if seconds >= LONG:
+            await fill_history(session)
         addresses = [
             await make_service(session, name, protocol)
             for name, protocol in (("web", "TCP"), ("chat", "UDP"))
@@ -300,9 +319,14 @@ def table(soaked: Soaked) -> Iterator[Row]:
         f"exchanges cut by that: {cut or 'none'}",
     )
     errors = soaked.unexplained
+    said = "; ".join(
+        f"{error.kind} {error.error} after {error.end - error.start:.3f} s, served by "
+        f"{error.server or 'nobody'}, {nearest_death(error, soaked.lives):.2f} s from a death"
+        for error in errors[:5]
+    )
     yield Row(
         "soak, errors that no death explains",
-        f"{len(errors)}" + (f", the first: {errors[0]}" if errors else ""),
+        f"{len(errors)}" + (f": {said}" if errors else ""),
         "", "0", not errors,
     )  # fmt: skip
     growth = soaked.after - soaked.before

@@ -17,14 +17,16 @@ TOLERANCE = 0.25
 
 @dataclass(slots=True)
 class Life:
-    """Times are seconds of one clock; infinite: not yet."""
+    """Times are seconds of one clock; infinite: not yet. A process ``died`` when it was killed and
+    is ``gone`` when its parent heard of that: a busy machine takes its time in between."""
 
     listed: float = float("inf")
     unlisted: float = float("inf")
     died: float = float("inf")
+    gone: float = float("inf")
 
     def died_during(self, start: float, end: float) -> bool:
-        return start - TOLERANCE <= self.died <= end + TOLERANCE
+        return start - TOLERANCE <= self.gone and self.died <= end + TOLERANCE
 
     def deaf_during(self, start: float, end: float) -> bool:
         """Dead and still listed."""
@@ -54,3 +56,8 @@ def explained(failure: Failure, lives: Mapping[str, Life]) -> bool:
 
 def unexplained(failures: Iterable[Failure], lives: Mapping[str, Life]) -> list[Failure]:
     return [failure for failure in failures if not explained(failure, lives)]
+
+
+def nearest_death(failure: Failure, lives: Mapping[str, Life]) -> float:
+    """Seconds from the failure to the death that is nearest to it."""
+    return min((abs(life.died - failure.end) for life in lives.values()), default=float("inf"))

@@ -26,8 +26,8 @@ def test_no_error_but_for_an_endpoints_own_death_and_nothing_left_over() -> None
 
 def test_the_history_explains_what_a_death_can_do_and_nothing_else() -> None:
     lives = {
-        "drained": Life(listed=0.0, unlisted=10.0, died=11.0),
-        "crashed": Life(listed=0.0, unlisted=21.0, died=20.0),
+        "drained": Life(listed=0.0, unlisted=10.0, died=11.0, gone=11.1),
+        "crashed": Life(listed=0.0, unlisted=21.0, died=20.0, gone=20.0),
         "well": Life(listed=0.0),
     }
 

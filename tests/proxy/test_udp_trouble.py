@@ -81,6 +81,8 @@ def test_a_live_client_goes_on_in_a_flood_and_nothing_is_left_of_it(
                 async with flooding(net.outside, *target) as over:
                     assert await goes_on(client, over)
                     assert counters.active <= MAX_SESSIONS
+                    turns = world.proxy.listeners._reactor._turns
+                    assert len(turns) == len(set(turns))
                     assert len(os.listdir("/proc/self/fd")) <= before + MAX_SESSIONS + 10
                 assert await asked(client) == b"a:hello"
                 if past_the_portal:

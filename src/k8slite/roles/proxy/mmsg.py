@@ -47,6 +47,7 @@ SEGMENT_BYTES = 1_472
 
 _JOINED_BYTES = 65_000  # in one: IP has 16 bits for it
 _REFUSING = (errno.EINVAL, errno.EMSGSIZE, errno.EIO)
+_NOW = int(socket.MSG_DONTWAIT)
 _CONTROL_BYTES, _SEGMENT_BYTES = 64, socket.CMSG_SPACE(4)
 
 
@@ -87,7 +88,7 @@ class BatchedDatagrams:
         self, listener: socket.socket, most: int = SLOTS
     ) -> tuple[Sequence[Caller], Sequence[int]]:
         slots, names = self._in, self._names
-        count = self._recvmmsg(listener.fileno(), slots.heads[0], most, socket.MSG_DONTWAIT, None)
+        count = self._recvmmsg(listener.fileno(), slots.heads[0], most, _NOW, None)
         if count <= 0:
             return (), ()  # no more for now, or an error that an earlier answer met
         if count == 1 and slots.rooms[0] == names.room:
@@ -139,9 +140,7 @@ class BatchedDatagrams:
             self._flush()
             self._sender = listener
         first, slots = self._filled, self._out
-        count = self._recvmmsg(
-            upstream, slots.heads[first], SLOTS - first, socket.MSG_DONTWAIT, None
-        )
+        count = self._recvmmsg(upstream, slots.heads[first], SLOTS - first, _NOW, None)
         if count < 0:
             code = ctypes.get_errno()
             if code == errno.EAGAIN:
@@ -165,7 +164,7 @@ class BatchedDatagrams:
         letters, fd = self._letters, self._sender.fileno()
         done, count = 0, letters.count
         while done < count:
-            sent = self._sendmmsg(fd, letters.heads[done], count - done, socket.MSG_DONTWAIT)
+            sent = self._sendmmsg(fd, letters.heads[done], count - done, _NOW)
             if sent <= 0:
                 if ctypes.get_errno() in _REFUSING:
                     self._send_apart(fd, done)
@@ -204,7 +203,7 @@ class BatchedDatagrams:
     def _send_joined(self, upstream: int, vector: int, count: int, segment: int) -> bool:
         """Returns False when the kernel will not have them as one."""
         self._bundle.fill(vector, count, segment)
-        if self._sendmsg(upstream, self._bundle.head, socket.MSG_DONTWAIT) >= 0:
+        if self._sendmsg(upstream, self._bundle.head, _NOW) >= 0:
             return True
         code = ctypes.get_errno()
         if code == errno.ECONNREFUSED:
@@ -238,7 +237,7 @@ class BatchedDatagrams:
             for start in range(0, size, segment):
                 part = self._bundle.gather([address + start], min(segment, size - start))
                 self._letters.readdress(place, part)
-                self._sendmmsg(fd, self._letters.heads[place], 1, socket.MSG_DONTWAIT)
+                self._sendmmsg(fd, self._letters.heads[place], 1, _NOW)
 
 
 def _kernel_joins() -> bool:

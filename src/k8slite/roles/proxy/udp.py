@@ -85,6 +85,7 @@ class UdpListener:
         self._allowance = Allowance(NEW_CLIENTS, NEW_CLIENTS_BURST)
         self._leaving: list[_Session] = []  # of former endpoints, to end with the next look but one
         self._left: list[_Session] = []  # and with the next
+        self._waits = False  # for a turn to go on
         self._begun = 0  # new clients among the datagrams taken last
         self._blind = ""  # why connection tracking cannot be asked
         self._socket = datagrams.listen()
@@ -150,10 +151,13 @@ class UdpListener:
     def _receive(self, event: int = 0) -> None:
         if self._socket.fileno() < 0:
             return
+        if not event:
+            self._waits = False
         most = _FEW if self._begun >= _FEW else SLOTS
         self._begun = 0
         callers, sizes = self.datagrams.take(self._socket, most)
-        if len(callers) == most:
+        if len(callers) == most and not self._waits:
+            self._waits = True
             self._reactor.again(self._receive)  # there may be more, and no edge tells
         for caller, places in _by_caller(callers).items():
             session = self.sessions.of(caller) or self._begin(caller, len(places))
@@ -238,7 +242,8 @@ class UdpListener:
         if not datagrams.due:
             datagrams.due = True
             self._reactor.close(datagrams)
-        if more:
+        if more and not session.waits:
+            session.waits = True
             self._reactor.again(session.receive)
         if count:
             session.used = True
@@ -271,7 +276,7 @@ class _Session:
 
     __slots__ = (
         "_listener", "caller", "counters", "endpoint", "origin", "rank", "reply", "seen", "socket",
-        "target", "upstream", "used",
+        "target", "upstream", "used", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -291,6 +296,7 @@ class _Session:
         self.endpoint = endpoint
         self.counters = listener.counters.of(endpoint)
         self.rank, self.used, self.seen = NEW, False, 0.0
+        self.waits = False  # for a turn to go on
         self.reply = listener.datagrams.reply(caller)
         self.socket: socket.socket = listener.datagrams.connect(endpoint)
         self.upstream = self.socket.fileno()
@@ -299,6 +305,8 @@ class _Session:
             raise OSError(errno.EMFILE, "the last descriptors are not for clients")
 
     def receive(self, event: int = 0) -> None:
+        if not event:
+            self.waits = False
         if self.socket.fileno() >= 0:
             self._listener.answer(self)
 
