@@ -15,16 +15,15 @@ from pathlib import Path
 import structlog
 
 from k8slite.netfilter.edge import Drifted, NetfilterError, Thread, Unsupported
+from k8slite.netfilter.nft.chains import Surroundings, skeleton
 from k8slite.netfilter.nft.layout import (
     IP,
     IP6,
     LOOPBACK_MAP,
     TABLE,
     Family,
-    Surroundings,
     delete_table,
     doors_map,
-    skeleton,
 )
 from k8slite.netfilter.nft.netlink import Link, News
 from k8slite.netfilter.nft.reading import Listed, counted, exists, listed

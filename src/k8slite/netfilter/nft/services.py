@@ -18,6 +18,7 @@ from typing import NamedTuple
 from k8slite.decide.balancing import Endpoint
 from k8slite.netfilter.conntrack import canonical
 from k8slite.netfilter.nft import expressions as x
+from k8slite.netfilter.nft.chains import comes_from, refusal
 from k8slite.netfilter.nft.expressions import R
 from k8slite.netfilter.nft.layout import (
     IP,
@@ -26,9 +27,7 @@ from k8slite.netfilter.nft.layout import (
     SLOT_BITS,
     SLOTS,
     Family,
-    comes_from,
     element,
-    refusal,
 )
 from k8slite.netfilter.nft.netlink import attribute
 from k8slite.netfilter.portals import Backing, Claim

@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.netfilter.nft import netlink as nl
+from k8slite.netfilter.nft.chains import Surroundings, chains, skeleton
 from k8slite.netfilter.nft.expressions import GOTO, native, same, verdict_data
 from k8slite.netfilter.nft.layout import (
     OURS,
     SLOT_BITS,
     Family,
-    Surroundings,
     affinity_map,
-    chains,
     delete_chain,
     delete_set,
     delete_table,
@@ -35,7 +34,6 @@ from k8slite.netfilter.nft.layout import (
     new_set,
     new_table,
     replace_rule,
-    skeleton,
 )
 from k8slite.netfilter.nft.netlink import Link, Message
 from k8slite.netfilter.nft.reading import Listed, handle_of
