@@ -4,9 +4,11 @@ hold (``either_mode`` in the other files)."""
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 from tests.netfilter.sites import Site
@@ -33,6 +35,8 @@ from k8slite.api.meta import ObjectMeta
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.choice import choose_edge
 from k8slite.netfilter.edge import Edge, Unsupported
+from k8slite.netfilter.iptables import LegacyEdge
+from k8slite.netfilter.joined import JoinedEdge
 from k8slite.netfilter.nft.edge import TableEdge
 
 WEB = "default/web:"
@@ -307,6 +311,34 @@ def test_rules_of_the_other_mode_go_when_the_mode_changes(net: Net) -> None:
                 assert ("service-default/web" in table) == (new_edge is kernel_edge)
 
     net.node.do(story())
+
+
+def test_the_kernel_goes_on_until_the_other_modes_rules_are_written(
+    net: Net, tmp_path: Path
+) -> None:
+    lock = tmp_path / "xtables.lock"
+
+    def userspace() -> Edge:
+        chains = LegacyEdge(Clock(), lock_wait=0.1, lock_path=lock)
+        return JoinedEdge(chains, TableEdge("172.16.0.0/16", "pod0"), 256)
+
+    async def story() -> None:
+        async with running(kernel_edge, look_every=60.0) as world, greeters(1, NODE) as endpoints:
+            await serve(world, endpoints)
+            with lock.open("w") as other:
+                fcntl.flock(other, fcntl.LOCK_EX)
+                starting = asyncio.create_task(served_by(userspace, endpoints))
+                for _ in range(100):
+                    assert await ask(PORTAL, 80) == b"0"
+            assert await starting == b"0"
+
+    net.node.do(story())
+
+
+async def served_by(new_edge: Callable[[], Edge], endpoints: list[tuple[str, int]]) -> bytes:
+    async with running(new_edge) as world:
+        await serve(world, endpoints)
+        return await ask(PORTAL, 80)
 
 
 def test_without_nftables_userspace_goes_on_and_it_is_said(

@@ -29,6 +29,7 @@ class JoinedEdge:
         self._room = room
         self._tried = False
         self._bare = False  # the chains are known to be away
+        self._chained = False  # they are known to be there
 
     @property
     def name(self) -> str:
@@ -65,6 +66,13 @@ class JoinedEdge:
             return done
         if self.chain_room is None:
             return await self._chains.sync(desired)
+        if not self._chained:
+            # An agent in the mode nft may have been here: what it left in the table serves on until
+            # the chains do.
+            found = await self._chains.sync(desired)
+            self._chained = True
+            table_found = await self._table.sync(desired)
+            return Change(found.remove, found.add, table_found.table)
         # Neither waits for the other: a tool may hold the chains' tables for long.
         table, chains = await asyncio.gather(
             self._table.sync(desired), self._chains.sync(desired), return_exceptions=True
