@@ -204,6 +204,22 @@ def test_any_row_of_changes_ends_where_a_fresh_start_would(kernel: Kernel, seed:
     assert "elements" not in kernel.nft("list", "ruleset")
 
 
+def test_more_refusals_than_can_be_heard_are_a_foreign_change(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tuple(Endpoint(f"10.1.{n >> 8}.{n & 255}", 80) for n in range(16_000))
+    kernel.want("web", "10.0.0.7", many)
+    kernel.sync()
+    kernel.nft("flush", "map", "ip", "k8slite", "endpoints")
+    kernel.desired.remove("default/web:")
+    with monkeypatch.context() as patch:
+        patch.setattr(News, "of", lambda *_: False)  # it came between the look and the write
+        with pytest.raises(Drifted):
+            kernel.change()
+    kernel.sync()
+    assert kernel.is_what_a_new_process_wants()
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -59,6 +59,7 @@ class Link:
     def __init__(self) -> None:
         self._socket = _netlink_socket()
         self._sequence = 0
+        self._overrun = False  # some of what was last read got lost
         self.port: int = self._socket.getsockname()[0]
 
     def close(self) -> None:
@@ -92,11 +93,15 @@ class Link:
         echoes: dict[int, bytes] = {}
         for kind, _, payload, sequence in self._received():
             at = sequence - first
+            if at < -1:
+                continue  # of an earlier transaction that was refused
             code = -struct.unpack_from("=i", payload)[0] if kind == _NLMSG_ERROR else 0
             if code:
                 raise_for(code, abouts[at] if 0 <= at < len(abouts) else "a transaction")
             elif kind >> 8 == _NFTABLES:
                 echoes.setdefault(at, payload[4:])
+        if self._overrun:
+            raise Drifted("nftables said more of a transaction than could be heard")
         return echoes
 
     def dump(self, kind: int, family: int, attributes: bytes = b"") -> list[bytes]:
@@ -120,7 +125,7 @@ class Link:
                         raise_for(code, "reading")
                 elif answer != _NLMSG_DONE:
                     found.append(payload[4:])
-            if whole:
+            if whole and not self._overrun:
                 return found
         raise Locked("nftables changes faster than it can be read; end what changes it")
 
@@ -144,13 +149,18 @@ class Link:
         return _HEAD.pack(size, kind, REQUEST, self._sequence, 0, 0, 0, subsystem) + body
 
     def _received(self) -> Iterator[tuple[int, int, bytes, int]]:
-        """Kind, flags, payload and sequence of everything there is to read."""
+        """Kind, flags, payload and sequence of everything there is to read. What did not fit
+        is ``_overrun``: a transaction that is refused has as many answers as messages."""
+        self._overrun = False
         while True:
             try:
                 data = self._socket.recv(1 << 17)
             except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    self._overrun = True
+                    continue
                 raise_for(error.errno or 0, "reading answers")
                 return
             yield from messages_of(data)
