@@ -70,11 +70,10 @@ class Upstreams:
         self._ready = unused
 
     def swap_for_ipv6(self, unused: SocketType) -> SocketType:
-        """Raises OSError when there are no descriptors left."""
-        try:
-            return _upstream_socket(socket.AF_INET6)
-        finally:
-            self.give(unused)
+        """Raises OSError, and leaves ``unused`` to the caller, when there is none to be had."""
+        swapped = _upstream_socket(socket.AF_INET6)
+        self.give(unused)
+        return swapped
 
     def close(self) -> None:
         if self._ready is not None:
@@ -190,7 +189,10 @@ class Attempt:
             self._tried = tried = (*tried, endpoint)
             try:
                 self._server = server = self._socket_for(endpoint)
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EAFNOSUPPORT:
+                    self._failed()
+                    continue  # this host has no IPv6; others have endpoints of IPv4
                 break  # no descriptor for a further attempt: no endpoint's fault
             try:
                 code = server.connect_ex(endpoint)
@@ -236,7 +238,7 @@ class Attempt:
     def _socket_for(self, endpoint: Endpoint) -> SocketType:
         """Raises OSError when there are no descriptors left for clients."""
         listener = self._listener
-        server = self._server or listener.upstreams.take()
+        self._server = server = self._server or listener.upstreams.take()
         if ":" in endpoint.ip:
             server = listener.upstreams.swap_for_ipv6(server)
         elif listener.transparent and listener.upstreams.leads(self.host, endpoint):

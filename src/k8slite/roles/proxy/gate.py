@@ -88,9 +88,7 @@ def make_gate() -> Gate:
     """One for IPv4, at a port that the kernel picks. Raises OSError."""
     for _ in range(_TRIES):
         # A port that was asked for by its number stays bound when the socket stops listening.
-        with socket.socket() as probe:
-            probe.bind(("0.0.0.0", 0))
-            port = probe.getsockname()[1]
+        port = _free_port()
         if port in NODE_PORTS:
             continue  # a service may be given that one
         try:
@@ -99,6 +97,18 @@ def make_gate() -> Gate:
             if error.errno != errno.EADDRINUSE:
                 raise
     raise OSError(errno.EADDRINUSE, "no free port was found")
+
+
+def _free_port() -> int:
+    """Free in both families, where there are both: there may be a gate for IPv6 beside."""
+    try:
+        probe = socket.socket(_AF_INET6)
+        probe.setsockopt(_SOL_IPV6, _IPV6_V6ONLY, 0)
+    except OSError:
+        probe = socket.socket()
+    with probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def make_gate_beside(other: Gate) -> Gate:

@@ -194,6 +194,7 @@ class Proxy:
             self._queue.add(obj.key)
 
     async def _converge(self, key: str) -> None:
+        """Raises OSError when a port got no socket; the others are served."""
         service = self._services.get(key)
         wanted = {port.name: port for port in portal_ports(service)} if service else {}
         is_transparent = any(
@@ -205,16 +206,22 @@ class Proxy:
         for name in self._ports.get(key, {}).keys() - wanted.keys():
             self._close(name)
             self._unwritten.add(key)
+        failed: OSError | None = None
         if service is not None and wanted:
             self._ports[key] = wanted
             for port in wanted.values():
-                self._open(service, port)
+                try:
+                    self._open(service, port)
+                except OSError as error:
+                    failed = error
         else:
             self._ports.pop(key, None)
         if key in self._unwritten:
             self._keeper.changed()
             for name in tuple(self._losing):
                 self._tell_lost(name, self._desired.lost(name))  # perhaps it has got it now
+        if failed is not None:
+            raise failed
 
     def _open(self, service: Service, port: PortalPort) -> None:
         """Serve the endpoints of now at ``port``, and want its rules."""

@@ -1,0 +1,72 @@
+"""What seldom happens: sockets that cannot be had, ports that somebody else has, endpoints that
+lead back to where the client came from."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from socket import AF_INET, AF_INET6, SocketType
+from typing import Any
+
+import pytest
+from tests.proxy.test_portals import PORTAL, greeters
+from tests.proxy.world import (
+    Net,
+    ask,
+    endpoints_object,
+    running,
+    service_object,
+    until,
+)
+
+from k8slite.api.kinds.service.types import ServicePort
+from k8slite.netfilter.edge import Edge
+from k8slite.roles.proxy import attempt, listeners
+from k8slite.roles.proxy.tcp import TcpListener
+
+NewEdge = Callable[[], Edge]
+
+
+def test_without_ipv6_sockets_an_endpoint_of_ipv4_is_used(
+    net: Net, new_edge: NewEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = attempt._upstream_socket
+
+    def no_ipv6(family: int = AF_INET) -> SocketType:
+        if family == AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return plain(family)
+
+    async def story() -> None:
+        async with running(new_edge) as world, greeters(1) as endpoints:
+            await world.serve("web", PORTAL, [*endpoints, ("2001:db8::7", 80)])
+            for _ in range(4):
+                assert await ask(PORTAL, 80) == b"0"
+
+    monkeypatch.setattr(attempt, "_upstream_socket", no_ipv6)
+    net.node.do(story())
+
+
+def test_a_port_without_a_socket_keeps_the_others_of_its_service_from_nobody(
+    net: Net, new_edge: NewEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_fails(name: str, *rest: Any, **options: Any) -> TcpListener:
+        if name.endswith(":a"):
+            raise OSError(errno.EADDRINUSE, "no free port was found")
+        return TcpListener(name, *rest, **options)
+
+    monkeypatch.setattr(listeners, "TcpListener", one_fails)
+
+    async def story() -> None:
+        async with running(new_edge) as world, greeters(1) as endpoints:
+            ports = (ServicePort(name="a", port=80), ServicePort(name="b", port=81))
+            await world.put(
+                endpoints_object("web", endpoints, port_name="b"),
+                service_object("web", PORTAL, ports),
+            )
+            await until(lambda: "default/web:b" in world.proxy.portals)
+            assert [reason for _, reason, _ in world.recorded.events] == ["PortalNotOpened"]
+            await until(lambda: world.proxy.settled)
+            assert await ask(PORTAL, 81) == b"0"
+
+    net.node.do(story())
