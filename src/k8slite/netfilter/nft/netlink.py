@@ -38,6 +38,9 @@ REQUEST, ECHO, DUMP, REPLACE, CREATE, APPEND = 0x1, 0x8, 0x300, 0x100, 0x400, 0x
 _HEAD = struct.Struct("=IHHIIBBH")
 _ATTRIBUTE = struct.Struct("=HH")
 
+#: So much news is held until we look; what is more makes us read everything.
+_NEWS_BYTES = 1 << 24
+
 #: A dump that others' changes interrupted is begun anew so many times.
 _ATTEMPTS = 20
 
@@ -174,7 +177,7 @@ class News:
         self._socket = _netlink_socket()
         try:
             _ignore(self._socket, port)
-            _enlarge(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, 1 << 22)
+            _enlarge(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _NEWS_BYTES)
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NEWS)
         except OSError as error:
             self._socket.close()
