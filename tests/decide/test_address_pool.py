@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -337,3 +338,20 @@ def test_a_wide_pool_costs_no_more_than_what_is_taken() -> None:
     pool = Pool.read(("fd00::/64",))
     assert "fd00::ffff:1" in pool
     assert next(pool.addresses(6)) == "fd00::"
+
+
+def test_many_services_look_at_each_address_once() -> None:
+    seen: list[str] = []
+
+    class Watched(Pool):
+        def addresses(self, version: int) -> Iterator[str]:
+            for address in super().addresses(version):
+                seen.append(address)
+                yield address
+
+    cluster = Cluster(Watched.read(("10.0.0.0/24",)))
+    for number in range(300):
+        cluster.put(f"s{number}")
+    cluster.round()
+    assert len(seen) == 256
+    assert len({a for s in cluster.services.values() for a in ingress(s)}) == 256

@@ -156,6 +156,10 @@ class _Books:
     def __init__(self, pool: Pool, drafts: Sequence[_Draft], reserved: Collection[str]) -> None:
         self._pool = pool
         self._holders: dict[str, list[Service]] = {}
+        #: Those of services that share, by namespace and what they say.
+        self._shared: dict[tuple[str, str], dict[str, None]] = {}
+        #: The addresses of each version that were not looked at yet: what is taken stays taken.
+        self._rest: dict[int, Iterator[str]] = {}
         self._leaving: set[str] = set()  # written on services that are to have it no longer
         self._taken: dict[str, str] = dict.fromkeys(reserved, "a node")
         for draft in drafts:
@@ -200,6 +204,8 @@ class _Books:
     def _give(self, draft: _Draft, address: str) -> None:
         draft.held[ip_address(address).version] = address
         self._holders.setdefault(address, []).append(draft.service)
+        if shared := _shared(draft.service):
+            self._shared.setdefault(shared, {})[address] = None
 
     def _asks_for(self, service: Service, address: str) -> bool:
         asked = service.spec.load_balancer_ip
@@ -232,14 +238,20 @@ class _Books:
 
     def _find(self, service: Service, version: int) -> str:
         """An address that the service may share, else the lowest free one; "" when none is."""
-        if service.metadata.annotation(SHARED):
-            for address, holders in sorted(self._holders.items()):
-                if ip_address(address).version == version and all(
-                    _may_share(service, other) for other in holders
-                ):
-                    return address
-        taken = self._holders.keys() | self._taken.keys() | self._leaving
-        return next((a for a in self._pool.addresses(version) if a not in taken), "")
+        for address in sorted(self._shared.get(_shared(service) or ("", ""), ())):
+            if ip_address(address).version == version and all(
+                _may_share(service, other) for other in self._holders[address]
+            ):
+                return address
+        rest = self._rest.setdefault(version, self._pool.addresses(version))
+        taken = (self._holders, self._taken, self._leaving)
+        return next((a for a in rest if not any(a in those for those in taken)), "")
+
+
+def _shared(service: Service) -> tuple[str, str] | None:
+    """Namespace and value of the annotation of one that shares; None of one that does not."""
+    said = service.metadata.annotation(SHARED)
+    return (service.metadata.namespace, said) if said else None
 
 
 def _said_before(service: Service) -> _Why | None:
