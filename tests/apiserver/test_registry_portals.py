@@ -13,7 +13,12 @@ from registry_world import USER, World, memory_world, registry_on, service, sqli
 from k8slite.api.errors import AlreadyExists, Invalid
 from k8slite.api.kinds import SERVICE
 from k8slite.api.kinds.node.types import Node, NodeAddress, NodeStatus
-from k8slite.api.kinds.service.types import ServicePort
+from k8slite.api.kinds.service.types import (
+    LoadBalancerIngress,
+    LoadBalancerStatus,
+    Service,
+    ServicePort,
+)
 from k8slite.api.meta import DeleteOptions, ObjectMeta
 from k8slite.kit.clock import Clock
 from k8slite.store.base import Create, Delete
@@ -190,6 +195,23 @@ async def test_a_nodes_address_is_public_but_for_the_clusters_own_doors(world: W
     await world.client.create(
         service("far", external_ips=("10.0.0.8",), ports=(ServicePort(port=6443),))
     )
+
+
+async def test_who_writes_a_status_leads_nobody_astray_either(world: World) -> None:
+    status = NodeStatus(addresses=(NodeAddress(type="InternalIP", address="10.0.0.7"),))
+    await world.client.create(Node(metadata=ObjectMeta(name="n7"), status=status))
+    ports = (ServicePort(port=10250),)
+    created = await world.client.create(service(type="LoadBalancer", ports=ports))
+    path = r"status\.loadBalancer\.ingress\[0\]\.ip"
+    for address in ("192.168.3.77", "10.0.0.7", "10.0.0.1", "127.0.0.1", "somewhere"):
+        with pytest.raises(Invalid, match=path):
+            await world.client.update(given(created, address), subresource="status")
+    await world.client.update(given(created, "10.0.0.8"), subresource="status")
+
+
+def given(service: Service, address: str) -> Service:
+    ingress = LoadBalancerStatus(ingress=(LoadBalancerIngress(ip=address),))
+    return replace(service, status=replace(service.status, load_balancer=ingress))
 
 
 async def test_what_a_service_has_already_is_no_reason_to_refuse_an_update(world: World) -> None:

@@ -72,16 +72,17 @@ def draw_address(net: IPv4Network, taken: Taken, rng: Rng) -> str | FieldError:
 
 
 def refuse_public(
-    net: IPv4Network, spec: ServiceSpec, index: int, node: str, doors: Collection[int]
+    net: IPv4Network, spec: ServiceSpec, path: str, text: str, node: str, doors: Collection[int]
 ) -> FieldError | None:
-    """Why a service may not have its external IP of that ``index``; None when it may.
+    """Why a service may not be reached at the address ``text``, which stands at ``path``; None
+    when it may.
 
     The portal net is handed out by the cluster. ``node`` is the node that has the address, or "":
     to take a node's address is the article's way to reach a service from outside, but on every
     other node the rules would lead the cluster's own connections to its ``doors`` astray, those
     with which a node would hear that the service is gone.
     """
-    path, address = f"spec.externalIPs[{index}]", ip_address(spec.external_ips[index])
+    address = ip_address(text)
     if address in net:
         return FieldError(path, f'"{address}" is in the portal net {net}, which is handed out')
     taken = [port.port for port in spec.ports if port.port in doors] if node else []

@@ -87,12 +87,13 @@ class Portals:
 
     def _review_public(self, service: Service, old: Service | None) -> None:
         """What a service has already it keeps: it was let in when nobody had it."""
-        spec = service.spec
-        if not spec.external_ips or (old and _reached_by(old.spec) == _reached_by(spec)):
+        if old and _reached_by(old) == _reached_by(service):
             return
-        for index, address in enumerate(spec.external_ips):
+        for path, address in _public(service):
             node = self._node_with(address)
-            error = allocation.refuse_public(self.net, spec, index, node, self._doors)
+            error = allocation.refuse_public(
+                self.net, service.spec, path, address, node, self._doors
+            )
             if error is not None:
                 raise _invalid(service, error)
 
@@ -165,8 +166,18 @@ class _Taken:
         return lambda what: self.has(f"{prefix}{what}")
 
 
-def _reached_by(spec: ServiceSpec) -> tuple[frozenset[str], frozenset[int]]:
-    return frozenset(spec.external_ips), frozenset(port.port for port in spec.ports)
+def _public(service: Service) -> Iterator[tuple[str, str]]:
+    """Addresses outside of the portal net that lead to a service, and where they stand."""
+    for index, address in enumerate(service.spec.external_ips):
+        yield f"spec.externalIPs[{index}]", address
+    for index, given in enumerate(service.status.load_balancer.ingress):
+        if given.ip:
+            yield f"status.loadBalancer.ingress[{index}].ip", given.ip
+
+
+def _reached_by(service: Service) -> tuple[frozenset[str], frozenset[int]]:
+    addresses = frozenset(address for _, address in _public(service))
+    return addresses, frozenset(port.port for port in service.spec.ports)
 
 
 def _keys(service: Service) -> frozenset[str]:

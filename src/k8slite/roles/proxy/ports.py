@@ -74,7 +74,9 @@ def portal_ports(service: Service) -> tuple[PortalPort, ...]:
     if spec.type == "ExternalName" or spec.cluster_ip in ("", "None"):
         return ()
     public = _addresses(spec.external_ips)
-    given = _addresses(entry.ip for entry in service.status.load_balancer.ingress)
+    # A service that was of type LoadBalancer once is reached there no longer.
+    ingress = service.status.load_balancer.ingress if spec.type == "LoadBalancer" else ()
+    given = _addresses(entry.ip for entry in ingress)
     chosen = (*_addresses([spec.cluster_ip]), *public)
     addresses = tuple(dict.fromkeys((*chosen, *given)))
     ranges = _ranges(service)

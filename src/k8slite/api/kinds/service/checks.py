@@ -44,7 +44,7 @@ def service(new: Service, old: Service | None) -> Errors:
     ):
         yield from check.choice(value, POLICIES, f"spec.{field}")
     if old is None or new.status != old.status:
-        yield from _status(new.status)
+        yield from addresses(new.status)
     if old is not None:
         yield from check.metadata_update(new.metadata, old.metadata)
         yield from _update(spec, old.spec)
@@ -130,7 +130,7 @@ def _affinity(spec: ServiceSpec) -> Errors:
         )
 
 
-def _status(status: ServiceStatus) -> Errors:
+def addresses(status: ServiceStatus) -> Errors:
     """The proxy of every node serves these addresses, whoever wrote them."""
     for index, at in enumerate(status.load_balancer.ingress):
         if at.ip:

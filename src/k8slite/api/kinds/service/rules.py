@@ -91,10 +91,18 @@ def _validate(new: Service, old: Service | None) -> list[FieldError]:
     return check.collected(checks.service(new, old))
 
 
+def _validate_status(new: Service, old: Service | None) -> list[FieldError]:
+    """What stood there before is no reason to refuse what is written beside it."""
+    if old is not None and old.status.load_balancer == new.status.load_balancer:
+        return []
+    return check.collected(checks.addresses(new.status))
+
+
 STRATEGY = Strategy(
     default=_default,
     prepare_create=lambda obj: replace(obj, status=_NEW),
     prepare_update=_prepare_update,
     prepare_status=lambda new, old: replace(new, spec=old.spec),
     validate=_validate,
+    validate_status=_validate_status,
 )
