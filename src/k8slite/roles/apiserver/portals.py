@@ -17,7 +17,7 @@ import msgspec
 
 from k8slite.api.errors import FieldError, Invalid
 from k8slite.api.kinds import NODE, SERVICE
-from k8slite.api.kinds.service.types import Service, ServicePort, ServiceSpec
+from k8slite.api.kinds.service.types import Service, ServicePort
 from k8slite.config import Settings
 from k8slite.decide import allocation
 from k8slite.decide.joining import addresses
