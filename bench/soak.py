@@ -32,7 +32,7 @@ from tests.proxy.world import POD
 
 from bench.floods import API, Site, site
 from bench.table import Row
-from k8slite.roles.proxy.stream import SPARE_PIPES
+from k8slite.roles.proxy.tcp.stream import SPARE_PIPES
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 ENDPOINTS, FIRST_PORT = 6, 9_200

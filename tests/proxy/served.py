@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.ports import PortalPort
-from k8slite.roles.proxy.report import Report
+from k8slite.roles.proxy.telling.counters import ProxyCounters
+from k8slite.roles.proxy.telling.report import Report
 
 
 @dataclass

@@ -25,10 +25,10 @@ from k8slite.api import codec
 from k8slite.api.kinds import SCHEME
 from k8slite.api.kinds.service.proxying import CLIENT_ADDRESS
 from k8slite.netfilter.edge import Edge
-from k8slite.roles.proxy.counters import EndpointCounters
-from k8slite.roles.proxy.pipes import Pipes
 from k8slite.roles.proxy.reactor import EDGES, Reactor
-from k8slite.roles.proxy.stream import Stream
+from k8slite.roles.proxy.tcp.pipes import Pipes
+from k8slite.roles.proxy.tcp.stream import Stream
+from k8slite.roles.proxy.telling.counters import EndpointCounters
 
 PORTAL = "192.168.3.214"
 PUBLIC = "12.0.0.5"

@@ -35,7 +35,7 @@ from k8slite.netfilter.iptables import LegacyEdge
 from k8slite.netfilter.joined import JoinedEdge
 from k8slite.netfilter.nft.edge import TableEdge
 from k8slite.netfilter.restore import NftEdge
-from k8slite.roles.proxy import troubles
+from k8slite.roles.proxy.telling import troubles
 
 NewEdge = Callable[[], Edge]
 PORTS = (ServicePort(port=80, protocol="TCP"),)

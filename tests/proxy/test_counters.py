@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8slite.decide.balancing import Endpoint
-from k8slite.roles.proxy.counters import PortCounters
+from k8slite.roles.proxy.telling.counters import PortCounters
 
 A, B = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)
 

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import pytest
 from tests.netfilter.sites import Site
 
-from k8slite.roles.proxy.datagrams import SLOTS, DatagramIO, SingleDatagrams
-from k8slite.roles.proxy.mmsg import BatchedDatagrams
+from k8slite.roles.proxy.udp.datagrams import SLOTS, DatagramIO, SingleDatagrams
+from k8slite.roles.proxy.udp.mmsg import BatchedDatagrams
 
 WAYS: dict[str, Callable[[], DatagramIO]] = {
     "batched": BatchedDatagrams,

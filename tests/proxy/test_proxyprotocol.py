@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8slite.roles.proxy.proxyprotocol import HEADERS, SIGNATURE, Side, version_1, version_2
+from k8slite.roles.proxy.tcp.proxyprotocol import HEADERS, SIGNATURE, Side, version_1, version_2
 
 ports = st.integers(0, 65_535)
 ipv4 = st.ip_addresses(v=4).map(str)

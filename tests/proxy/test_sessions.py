@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8slite.roles.proxy.sessions import ANSWERED, LIVE, NEW, SessionTable
+from k8slite.roles.proxy.udp.sessions import ANSWERED, LIVE, NEW, SessionTable
 
 
 @dataclass(eq=False)

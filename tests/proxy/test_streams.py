@@ -24,11 +24,11 @@ from tests.proxy.world import Net, running, tcp_server, until
 
 from k8slite.kit.loop import run_shared
 from k8slite.netfilter.edge import Edge
-from k8slite.roles.proxy import stream as streams
-from k8slite.roles.proxy.counters import EndpointCounters
-from k8slite.roles.proxy.pipes import PIPE_BYTES, Pipes
 from k8slite.roles.proxy.reactor import EDGES, Reactor
-from k8slite.roles.proxy.stream import Stream
+from k8slite.roles.proxy.tcp import stream as streams
+from k8slite.roles.proxy.tcp.pipes import PIPE_BYTES, Pipes
+from k8slite.roles.proxy.tcp.stream import Stream
+from k8slite.roles.proxy.telling.counters import EndpointCounters
 
 SMALL = 65_536  # what the sockets of a slow connection may hold
 

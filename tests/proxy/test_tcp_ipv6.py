@@ -13,9 +13,9 @@ from tests.proxy.world import ask, tcp_server, until
 
 from k8slite.decide.balancing import Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.counters import PortCounters, ProxyCounters
 from k8slite.roles.proxy.listeners import Listeners
 from k8slite.roles.proxy.ports import PortalPort
+from k8slite.roles.proxy.telling.counters import PortCounters, ProxyCounters
 
 PORTALS = ("192.168.3.80", "fd00:3::80")
 NAME = "default/web:"

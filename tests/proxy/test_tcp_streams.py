@@ -26,7 +26,7 @@ from tests.proxy.world import (
 
 from k8slite.api.kinds.service.types import ServicePort
 from k8slite.netfilter.edge import Edge
-from k8slite.roles.proxy.stream import SPARE_PIPES
+from k8slite.roles.proxy.tcp.stream import SPARE_PIPES
 
 PORTAL = "192.168.3.214"
 NewEdge = Callable[[], Edge]

@@ -27,7 +27,7 @@ from k8slite.netfilter.choice import choose_edge
 from k8slite.netfilter.edge import Edge, NotPermitted, Unsupported
 from k8slite.network import transparent as network_transparent
 from k8slite.network.transparent import TABLE, TransparentEdge
-from k8slite.roles.proxy import transparent
+from k8slite.roles.proxy.tcp import transparent
 
 PORTAL = "192.168.3.214"
 NEIGHBOUR = "172.16.5.3"

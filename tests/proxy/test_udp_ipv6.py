@@ -9,9 +9,9 @@ from tests.proxy.world import udp_socket, until
 
 from k8slite.decide.balancing import Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.listeners import Listeners
 from k8slite.roles.proxy.ports import PortalPort
+from k8slite.roles.proxy.telling.counters import ProxyCounters
 
 PORTALS = ("192.168.3.53", "fd00:3::53")
 

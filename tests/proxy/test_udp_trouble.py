@@ -14,7 +14,7 @@ from tests.proxy.test_portals import asked, udp_greeter
 from tests.proxy.world import NODE, OUTSIDE, Datagrams, Net, running, udp_socket, until
 
 from k8slite.netfilter.edge import Edge
-from k8slite.roles.proxy.udp import MAX_SESSIONS
+from k8slite.roles.proxy.udp.listener import MAX_SESSIONS
 
 PORTAL = "192.168.3.214"
 FLOOD = 20_000

@@ -86,7 +86,7 @@ async def uninstall(settings: Settings) -> list[str]:
     """Remove what an agent with these settings declared on the host; says what was removed."""
     from k8slite.roles import announcer, overlay
     from k8slite.roles.kubelet.docker import DockerRuntime
-    from k8slite.roles.proxy import transparent
+    from k8slite.roles.proxy.tcp import transparent
 
     clock = Clock()
     removed: list[str] = await DockerRuntime(settings, clock).uninstall()

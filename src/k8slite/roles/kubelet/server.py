@@ -45,7 +45,7 @@ class Certificates(Protocol):
 
 
 class ServiceReport(Protocol):
-    """What the node's proxy tells of its services, in pieces (``roles.proxy.report``)."""
+    """What the node's proxy tells of its services, in pieces (``roles.proxy.telling.report``)."""
 
     def stats(
         self, namespace: str = "", services: frozenset[str] = ..., *, endpoints: bool

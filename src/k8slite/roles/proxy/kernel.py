@@ -22,7 +22,7 @@ from k8slite.netfilter.joined import JoinedEdge
 from k8slite.netfilter.portals import Portal
 from k8slite.network.hairpin import Hairpins
 from k8slite.roles.proxy.ports import PortalPort
-from k8slite.roles.proxy.troubles import EventRecorder
+from k8slite.roles.proxy.telling.troubles import EventRecorder
 
 log = structlog.get_logger()
 

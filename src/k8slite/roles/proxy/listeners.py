@@ -15,15 +15,15 @@ from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.conntrack import Address, Conntrack
 from k8slite.netfilter.edge import NetfilterError
-from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Upstreams
-from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.descriptors import ceiling
-from k8slite.roles.proxy.mmsg import datagram_io
-from k8slite.roles.proxy.pipes import Pipes
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
-from k8slite.roles.proxy.tcp import TcpListener
-from k8slite.roles.proxy.udp import IDLE_SECONDS, UdpListener
+from k8slite.roles.proxy.tcp.attempt import CONNECT_TIMEOUTS, Upstreams
+from k8slite.roles.proxy.tcp.listener import TcpListener
+from k8slite.roles.proxy.tcp.pipes import Pipes
+from k8slite.roles.proxy.telling.counters import ProxyCounters
+from k8slite.roles.proxy.udp.listener import IDLE_SECONDS, UdpListener
+from k8slite.roles.proxy.udp.mmsg import datagram_io
 
 log = structlog.get_logger()
 

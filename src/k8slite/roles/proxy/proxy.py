@@ -27,15 +27,12 @@ from k8slite.kit.workqueue import WorkQueue
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.portals import Claim, DesiredRules, Portal
 from k8slite.network.routes import BRIDGE
-from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS
-from k8slite.roles.proxy.counters import ProxyCounters
 from k8slite.roles.proxy.elders import Elders
-from k8slite.roles.proxy.health import HEALTH_PORT, serve_health
 from k8slite.roles.proxy.holds import Holds
 from k8slite.roles.proxy.inside import Inside
+from k8slite.roles.proxy.keeper import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.kernel import KernelPath
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
-from k8slite.roles.proxy.portals import LOOK_EVERY, PortalKeeper
 from k8slite.roles.proxy.ports import (
     PortalPort,
     endpoints_of,
@@ -43,11 +40,14 @@ from k8slite.roles.proxy.ports import (
     local_endpoints_of,
     portal_ports,
 )
-from k8slite.roles.proxy.report import Report
-from k8slite.roles.proxy.transparent import TransparentPath
-from k8slite.roles.proxy.troubles import EventRecorder, StatusWriter, Troubles
-from k8slite.roles.proxy.udp import IDLE_SECONDS
-from k8slite.roles.proxy.unanswered import Unanswered
+from k8slite.roles.proxy.tcp.attempt import CONNECT_TIMEOUTS
+from k8slite.roles.proxy.tcp.transparent import TransparentPath
+from k8slite.roles.proxy.telling.counters import ProxyCounters
+from k8slite.roles.proxy.telling.health import HEALTH_PORT, serve_health
+from k8slite.roles.proxy.telling.report import Report
+from k8slite.roles.proxy.telling.troubles import EventRecorder, StatusWriter, Troubles
+from k8slite.roles.proxy.telling.unanswered import Unanswered
+from k8slite.roles.proxy.udp.listener import IDLE_SECONDS
 
 log = structlog.get_logger()
 

@@ -19,13 +19,13 @@ from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.conntrack import Address, Flow, canonical
 from k8slite.netfilter.edge import NetfilterError
-from k8slite.roles.proxy.counters import PortCounters
-from k8slite.roles.proxy.datagrams import SLOTS, Caller, DatagramIO, Origin
 from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
-from k8slite.roles.proxy.sessions import ANSWERED, LIVE, NEW, SessionTable
 from k8slite.roles.proxy.sources import Sources, sources_of
+from k8slite.roles.proxy.telling.counters import PortCounters
+from k8slite.roles.proxy.udp.datagrams import SLOTS, Caller, DatagramIO, Origin
+from k8slite.roles.proxy.udp.sessions import ANSWERED, LIVE, NEW, SessionTable
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import Drifted, Edge, Locked, NetfilterError
 from k8slite.netfilter.portals import DesiredRules
-from k8slite.roles.proxy.counters import ProxyCounters
+from k8slite.roles.proxy.telling.counters import ProxyCounters
 
 log = structlog.get_logger()
 

@@ -18,9 +18,9 @@ import struct
 from collections.abc import Callable
 from socket import SocketType
 
-from k8slite.roles.proxy.counters import EndpointCounters
-from k8slite.roles.proxy.pipes import PIPE_BYTES, Pipe, Pipes
 from k8slite.roles.proxy.reactor import EDGES, READS, Reactor
+from k8slite.roles.proxy.tcp.pipes import PIPE_BYTES, Pipe, Pipes
+from k8slite.roles.proxy.telling.counters import EndpointCounters
 
 #: A message up to this size is copied; more is spliced.
 COPY_BYTES = 16_384

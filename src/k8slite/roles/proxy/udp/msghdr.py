@@ -13,7 +13,7 @@ import mmap
 import socket
 import struct
 
-from k8slite.roles.proxy.datagrams import (
+from k8slite.roles.proxy.udp.datagrams import (
     DATAGRAM_BYTES,
     SLOTS,
     Caller,

@@ -16,8 +16,8 @@ import msgspec
 from k8slite.api.servicestats import EndpointStats, ServicePortStats, ServiceStats
 from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.counters import EndpointCounters, PortCounters, ProxyCounters
 from k8slite.roles.proxy.ports import PortalPort
+from k8slite.roles.proxy.telling.counters import EndpointCounters, PortCounters, ProxyCounters
 
 #: Of what ``metrics`` gives.
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from k8slite.roles.proxy.report import METRICS_TYPE
+from k8slite.roles.proxy.telling.report import METRICS_TYPE
 
 HEALTH_PORT = 10_249
 

@@ -23,10 +23,10 @@ from k8slite.kit.clock import Clock
 from k8slite.network.transparent import IP_TRANSPARENT
 from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.reactor import EDGES
-from k8slite.roles.proxy.stream import reset
+from k8slite.roles.proxy.tcp.stream import reset
 
 if TYPE_CHECKING:
-    from k8slite.roles.proxy.tcp import TcpListener
+    from k8slite.roles.proxy.tcp.listener import TcpListener
 
 #: Seconds that each further attempt to connect may take.
 CONNECT_TIMEOUTS = (1.0, 2.0, 4.0, 8.0)

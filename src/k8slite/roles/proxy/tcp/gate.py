@@ -14,8 +14,8 @@ from socket import SocketType
 from typing import Any
 
 from k8slite.decide.allocation import NODE_PORTS
-from k8slite.roles.proxy.proxyprotocol import Side
-from k8slite.roles.proxy.stream import keep_watch
+from k8slite.roles.proxy.tcp.proxyprotocol import Side
+from k8slite.roles.proxy.tcp.stream import keep_watch
 
 _BACKLOG = 4096
 _TRIES = 16

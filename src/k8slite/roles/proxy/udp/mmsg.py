@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Sequence
 
 from k8slite.netfilter.conntrack import Address
-from k8slite.roles.proxy.datagrams import (
+from k8slite.roles.proxy.udp.datagrams import (
     SLOTS,
     Caller,
     DatagramIO,
@@ -31,7 +31,7 @@ from k8slite.roles.proxy.datagrams import (
     send,
     upstream_socket,
 )
-from k8slite.roles.proxy.msghdr import (
+from k8slite.roles.proxy.udp.msghdr import (
     SOL_UDP,
     UDP_GRO,
     UDP_SEGMENT,

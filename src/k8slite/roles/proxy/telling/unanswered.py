@@ -8,7 +8,7 @@ from k8slite.api.kinds.service.types import Service
 from k8slite.client.base import Informer
 from k8slite.decide.balancing import Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.troubles import EventRecorder
+from k8slite.roles.proxy.telling.troubles import EventRecorder
 
 #: Seconds between two events on one service.
 AGAIN = 60.0

@@ -19,15 +19,15 @@ import structlog
 
 from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.kit.clock import Clock
-from k8slite.roles.proxy.attempt import CONNECT_TIMEOUTS, Attempt, Upstreams
-from k8slite.roles.proxy.counters import EndpointCounters, PortCounters
-from k8slite.roles.proxy.gate import Gate, destination, make_gate, make_gate_beside, origin
-from k8slite.roles.proxy.pipes import Pipes
 from k8slite.roles.proxy.ports import PortalPort
-from k8slite.roles.proxy.proxyprotocol import HEADERS, Side
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.sources import Sources, sources_of
-from k8slite.roles.proxy.stream import Stream, keep_watch, reset
+from k8slite.roles.proxy.tcp.attempt import CONNECT_TIMEOUTS, Attempt, Upstreams
+from k8slite.roles.proxy.tcp.gate import Gate, destination, make_gate, make_gate_beside, origin
+from k8slite.roles.proxy.tcp.pipes import Pipes
+from k8slite.roles.proxy.tcp.proxyprotocol import HEADERS, Side
+from k8slite.roles.proxy.tcp.stream import Stream, keep_watch, reset
+from k8slite.roles.proxy.telling.counters import EndpointCounters, PortCounters
 
 log = structlog.get_logger()
 

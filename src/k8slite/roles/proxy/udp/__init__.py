@@ -1,0 +1,1 @@
+"""UDP through this process: sessions of clients, datagrams by the batch."""
