@@ -5,21 +5,27 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import closing
 from socket import AF_INET, AF_INET6, SocketType
 from typing import Any
 
 import pytest
-from tests.proxy.test_portals import PORTAL, greeters
+from tests.proxy.test_node_ports import NODE_PORT
+from tests.proxy.test_portals import PORTAL, PUBLIC, asked, greeters
 from tests.proxy.world import (
+    BRIDGE,
+    NODE,
     Net,
     ask,
     endpoints_object,
     running,
     service_object,
+    udp_socket,
     until,
 )
 
 from k8slite.api.kinds.service.types import ServicePort
+from k8slite.netfilter.conntrack import Conntrack
 from k8slite.netfilter.edge import Edge
 from k8slite.roles.proxy import attempt, listeners
 from k8slite.roles.proxy.tcp import TcpListener
@@ -68,5 +74,35 @@ def test_a_port_without_a_socket_keeps_the_others_of_its_service_from_nobody(
             assert [reason for _, reason, _ in world.recorded.events] == ["PortalNotOpened"]
             await until(lambda: world.proxy.settled)
             assert await ask(PORTAL, 81) == b"0"
+
+    net.node.do(story())
+
+
+@pytest.mark.parametrize("place", [PUBLIC, NODE])
+def test_a_udp_client_is_served_no_more_at_an_address_that_was_taken_back(
+    net: Net, either_mode: NewEdge, place: str
+) -> None:
+    """However often it asks: the way that its first datagram found ends too."""
+
+    async def story() -> None:
+        async with running(either_mode) as world, udp_socket(local=(BRIDGE, 0)) as server:
+            server.answer = lambda data: data
+            number = 53 if place == PUBLIC else NODE_PORT
+
+            async def offer(**more: Any) -> None:
+                node_port = NODE_PORT if more else 0
+                ports = (ServicePort(port=53, protocol="UDP", node_port=node_port),)
+                await world.put(service_object("dns", PORTAL, ports, **more))
+                await until(lambda: "default/dns:" in world.proxy.portals and world.proxy.settled)
+
+            endpoint = server.transport.get_extra_info("sockname")[:2]
+            await world.put(endpoints_object("dns", [endpoint], "UDP"))
+            await offer(type="NodePort", external_ips=(PUBLIC,))
+            async with udp_socket(remote=(place, number)) as client:
+                assert await asked(client) == b"hello"
+                await offer()
+                with closing(Conntrack()) as conntrack:
+                    flows = conntrack.udp_flows()
+                assert (place, number) not in {flow.target for flow in flows}
 
     net.node.do(story())

@@ -38,9 +38,9 @@ class Elders:
         return not self._fresh and not self._forgetting
 
     def follow(self, old: Portal | None, new: Portal | None) -> None:
-        """A portal's rules are about to be new ones (None: there are none). A listener's sessions
-        end by themselves when it does."""
-        before = _answered(old) if old is not None and not old.listener else {}
+        """A portal's rules are about to be new ones (None: there are none). A listener's flows end
+        by themselves when it does, but not when it has a door less."""
+        before = {} if old is None or (new is None and old.listener) else _answered(old)
         narrowed = old is not None and new is not None and old.ranges != new.ranges
         now = _answered(new) if new is not None else {}
         for door in before.keys() - now.keys():
@@ -49,7 +49,9 @@ class Elders:
             had = before.get(door)
             if narrowed or self._fresh.get(door) == frozenset():
                 servers = frozenset()  # whoever may still come begins anew
-            elif isinstance(had, frozenset) and isinstance(servers, frozenset) and had <= servers:
+            elif had == servers or (
+                isinstance(had, frozenset) and isinstance(servers, frozenset) and had <= servers
+            ):
                 continue  # nobody's way leads elsewhere now
             self._fresh[door] = servers
 
