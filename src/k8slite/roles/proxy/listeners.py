@@ -18,9 +18,10 @@ from k8slite.netfilter.edge import NetfilterError
 from k8slite.roles.proxy.descriptors import ceiling
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
-from k8slite.roles.proxy.tcp.attempt import CONNECT_TIMEOUTS, Upstreams
+from k8slite.roles.proxy.tcp.attempt import CONNECT_TIMEOUTS
 from k8slite.roles.proxy.tcp.listener import TcpListener
 from k8slite.roles.proxy.tcp.pipes import Pipes
+from k8slite.roles.proxy.tcp.upstreams import Upstreams
 from k8slite.roles.proxy.telling.counters import ProxyCounters
 from k8slite.roles.proxy.udp.listener import IDLE_SECONDS, UdpListener
 from k8slite.roles.proxy.udp.mmsg import datagram_io

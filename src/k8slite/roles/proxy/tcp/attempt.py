@@ -9,24 +9,20 @@ This is paid for by every connection, so the sockets are plain ``socket.SocketTy
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import SocketType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from k8slite.decide.balancing import Endpoint
-from k8slite.kit.clock import Clock
+from k8slite.decide.balancing import Balancer, Endpoint
 from k8slite.network.transparent import IP_TRANSPARENT
-from k8slite.roles.proxy.descriptors import ceiling
-from k8slite.roles.proxy.reactor import EDGES
+from k8slite.roles.proxy.reactor import EDGES, Reactor
 from k8slite.roles.proxy.tcp.stream import reset
-
-if TYPE_CHECKING:
-    from k8slite.roles.proxy.tcp.listener import TcpListener
+from k8slite.roles.proxy.tcp.upstreams import Upstreams
+from k8slite.roles.proxy.telling.counters import EndpointCounters, PortCounters
 
 #: Seconds that each further attempt to connect may take.
 CONNECT_TIMEOUTS = (1.0, 2.0, 4.0, 8.0)
@@ -37,106 +33,38 @@ _WORDS = 4_096  # of a client are taken along, at most
 _BEGUN = (errno.EINPROGRESS, 0)
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _CONNECTED = select.EPOLLOUT
-_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 _TCP, _QUICKACK = 6, 12  # plain numbers: members of socket's enumerations cost a call
-_NEVER = float("inf")
 
 
-class Upstreams:
-    """What the attempts of all listeners share: a socket ready for the next connection, so that a
-    client is only taken out of the kernel's queue when there is a descriptor to serve it with; and
-    one timer for all that are under way. ``leads(client, endpoint)``: would the endpoint's answer
-    to the client's address come to us?"""
+class Portal(Protocol):
+    """What an attempt needs of the listener that took its client. ``far`` are endpoints that a
+    connect does not reach at once, and until when that is believed; ``transparent``: connect from
+    the client's own address where the answer would come to us."""
 
-    def __init__(self, clock: Clock, leads: Callable[[str, Endpoint], bool]) -> None:
-        self.leads = leads
-        self._ceiling = ceiling()
-        self.deadlines = Deadlines(clock)
-        self._ready: SocketType | None = None
+    name: str
+    balancer: Balancer
+    counters: PortCounters
+    reactor: Reactor
+    upstreams: Upstreams
+    now: Callable[[], float]
+    timeouts: tuple[float, ...]
+    far: dict[Endpoint, float]
+    transparent: bool
+    unanswered: Callable[[str, Sequence[Endpoint]], None]
 
-    def take(self) -> SocketType:
-        """Raises OSError when there are no descriptors left for clients."""
-        ready, self._ready = self._ready, None
-        if ready is None:
-            ready = _upstream_socket()
-            if ready.fileno() >= self._ceiling:
-                ready.close()
-                raise OSError(errno.EMFILE, "the last descriptors are not for clients")
-        return ready
+    def connected(
+        self,
+        attempt: Attempt,
+        server: SocketType,
+        counters: EndpointCounters,
+        event: int,
+        said: int,
+    ) -> None:
+        """``server`` is connected; its descriptor reported ``event``."""
 
-    def give(self, unused: SocketType) -> None:
-        self.close()
-        self._ready = unused
-
-    def swap_for_ipv6(self, unused: SocketType) -> SocketType:
-        """Raises OSError, and leaves ``unused`` to the caller, when there is none to be had."""
-        swapped = _upstream_socket(socket.AF_INET6)
-        self.give(unused)
-        return swapped
-
-    def close(self) -> None:
-        if self._ready is not None:
-            self._ready.close()
-            self._ready = None
-
-    def shut(self) -> None:
-        self.close()
-        self.deadlines.shut()
-
-
-class Deadlines:
-    """When attempts are given up: one timer for all of them, armed for the first to end.
-
-    Nearly every attempt ends long before its time, so beginning and ending must cost next to
-    nothing: a dictionary for each length of time keeps its attempts in the order of their ends.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._waiting: dict[float, dict[Attempt, float]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = _NEVER
-
-    def begin(self, attempt: Attempt, now: float, seconds: float) -> None:
-        """Call ``attempt.give_up`` in so many seconds."""
-        end = now + seconds
-        queue = self._waiting.get(seconds)
-        if queue is None:
-            queue = self._waiting[seconds] = {}
-        queue[attempt] = end
-        if end < self._due:
-            self._arm(now, end)
-
-    def end(self, attempt: Attempt, seconds: float) -> None:
-        """Do not; unknown attempts are no error."""
-        self._waiting[seconds].pop(attempt, None)
-
-    def shut(self) -> None:
-        self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _arm(self, now: float, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer, self._due = loop.call_later(due - now, self._sweep), due
-
-    def _sweep(self) -> None:
-        self._timer, self._due = None, _NEVER
-        now = self._clock.monotonic()
-        late = []
-        for queue in self._waiting.values():
-            for attempt, end in queue.items():
-                if end > now:
-                    break
-                late.append(attempt)
-        for attempt in late:
-            attempt.give_up()
-        firsts = [next(iter(queue.values())) for queue in self._waiting.values() if queue]
-        if firsts and min(firsts) < self._due:
-            self._arm(now, min(firsts))
+    def given_up(self, attempt: Attempt) -> None:
+        """No endpoint answered; the client is being refused."""
 
 
 class Attempt:
@@ -153,9 +81,7 @@ class Attempt:
         "introduction", "words",
     )  # fmt: skip
 
-    def __init__(
-        self, listener: TcpListener, client: SocketType, host: str, server: SocketType
-    ) -> None:
+    def __init__(self, listener: Portal, client: SocketType, host: str, server: SocketType) -> None:
         self.client = client
         self.host = host
         self.words = b""  # what goes to the endpoint first
@@ -315,13 +241,3 @@ def _speak_as(server: SocketType, client: str) -> None:
         server.bind((client, 0))
     except OSError:
         pass
-
-
-def _upstream_socket(family: int = socket.AF_INET) -> SocketType:
-    sock = SocketType(family, _STREAM)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
-        sock.close()
-        raise
-    return sock

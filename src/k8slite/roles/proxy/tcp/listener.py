@@ -22,11 +22,12 @@ from k8slite.kit.clock import Clock
 from k8slite.roles.proxy.ports import PortalPort
 from k8slite.roles.proxy.reactor import Reactor
 from k8slite.roles.proxy.sources import Sources, sources_of
-from k8slite.roles.proxy.tcp.attempt import CONNECT_TIMEOUTS, Attempt, Upstreams
+from k8slite.roles.proxy.tcp.attempt import CONNECT_TIMEOUTS, Attempt
 from k8slite.roles.proxy.tcp.gate import Gate, destination, make_gate, make_gate_beside, origin
 from k8slite.roles.proxy.tcp.pipes import Pipes
 from k8slite.roles.proxy.tcp.proxyprotocol import HEADERS, Side
 from k8slite.roles.proxy.tcp.stream import Stream, keep_watch, reset
+from k8slite.roles.proxy.tcp.upstreams import Upstreams
 from k8slite.roles.proxy.telling.counters import EndpointCounters, PortCounters
 
 log = structlog.get_logger()
