@@ -27,8 +27,9 @@ from tests.proxy.world import (
 from k8slite.api.kinds.service.types import ServicePort
 from k8slite.netfilter.conntrack import Conntrack
 from k8slite.netfilter.edge import Edge
-from k8slite.roles.proxy import attempt, listeners
-from k8slite.roles.proxy.tcp import TcpListener
+from k8slite.roles.proxy import listeners
+from k8slite.roles.proxy.tcp import attempt
+from k8slite.roles.proxy.tcp.listener import TcpListener
 
 NewEdge = Callable[[], Edge]
 
