@@ -153,12 +153,13 @@ class Announcer:
         self._changed.set()
 
     def _revived(self, peer: str) -> None:
-        """We may have been apart, each announcing: whoever heard of the other shall hear of us."""
+        """We may have been apart, each announcing: whoever heard of the other shall hear of us.
+        Anybody may invent a question, so nothing is done at once for every one."""
         now = self._clock.monotonic()
         if self._voice is not None and now >= self._renewed + _RENEW_EVERY:
             self._renewed = now
             self._voice.renew(self._mine)
-        self._changed.set()
+            self._changed.set()
 
     # -- a look --------------------------------------------------------------------------------
 

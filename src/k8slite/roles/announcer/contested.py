@@ -7,6 +7,7 @@ a while. Anybody else is told of; who has the better right goes on telling every
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from k8slite.decide.announcing import PORT, State
 from k8slite.kit.clock import Clock
@@ -20,6 +21,19 @@ LASTS = 3.0
 YIELD = 10.0
 #: Seconds between two words on the same claim, and until a claim is forgotten.
 SAY_EVERY = 60.0
+#: Seconds between two looks at who it is that claims.
+LOOK_EVERY = 1.0
+#: So many claims are remembered; the eldest give way. Anybody can invent claimants.
+MOST = 1024
+
+
+@dataclass(slots=True)
+class _Claim:
+    """When it was first heard, and when it was last looked into and told of."""
+
+    since: float
+    looked: float = float("-inf")
+    said: float = float("-inf")
 
 
 class Contested:
@@ -34,8 +48,7 @@ class Contested:
         self._clock = clock
         self._peers = peers
         self._hosts = hosts
-        self._since: dict[tuple[str, str], float] = {}  # address, mac → first heard
-        self._said: dict[tuple[str, str], float] = {}
+        self._claims: dict[tuple[str, str], _Claim] = {}  # by address and mac, eldest first
         self._yield: dict[str, float] = {}  # node → until
 
     def state(self, node: str) -> State:
@@ -47,17 +60,16 @@ class Contested:
     def claimed(self, address: str, mac: str, before: Collection[str]) -> str:
         """What is to be told about it, or "". ``before``: the nodes of a better rank than ours."""
         now = self._clock.monotonic()
-        self._since = {k: at for k, at in self._since.items() if now < at + SAY_EVERY}
-        self._said = {k: at for k, at in self._said.items() if now < at + SAY_EVERY}
-        claim = address, mac
-        if now < self._since.setdefault(claim, now) + LASTS:
+        claim = self._claim((address, mac), now)
+        if now < claim.since + LASTS or now < claim.looked + LOOK_EVERY:
             return ""
+        claim.looked = now
         node = self._peers.name_at(self._hosts().get(mac, ""))
         if node in before:
             self._yield[node] = now + YIELD
-        if claim in self._said:
+        if now < claim.said + SAY_EVERY:
             return ""
-        self._said[claim] = now
+        claim.said = now
         if not node:
             return (
                 f"{mac}, which is no node of this cluster, has {address} too: take the address "
@@ -67,3 +79,13 @@ class Contested:
             f"node {node} announces {address} too: the nodes do not reach each other; open UDP "
             f"port {PORT} between them"
         )
+
+    def _claim(self, key: tuple[str, str], now: float) -> _Claim:
+        claim = self._claims.get(key)
+        if claim is None:
+            if len(self._claims) >= MOST:
+                del self._claims[next(iter(self._claims))]
+            claim = self._claims[key] = _Claim(now)
+        elif now >= claim.since + SAY_EVERY:
+            claim.since = now  # perhaps it was silent since
+        return claim
