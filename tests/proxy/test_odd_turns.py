@@ -28,7 +28,7 @@ from k8slite.api.kinds.service.types import ServicePort
 from k8slite.netfilter.conntrack import Conntrack
 from k8slite.netfilter.edge import Edge
 from k8slite.roles.proxy import listeners
-from k8slite.roles.proxy.tcp import attempt
+from k8slite.roles.proxy.tcp import upstreams
 from k8slite.roles.proxy.tcp.listener import TcpListener
 
 NewEdge = Callable[[], Edge]
@@ -37,7 +37,7 @@ NewEdge = Callable[[], Edge]
 def test_without_ipv6_sockets_an_endpoint_of_ipv4_is_used(
     net: Net, new_edge: NewEdge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = attempt._upstream_socket
+    plain = upstreams._upstream_socket
 
     def no_ipv6(family: int = AF_INET) -> SocketType:
         if family == AF_INET6:
@@ -50,7 +50,7 @@ def test_without_ipv6_sockets_an_endpoint_of_ipv4_is_used(
             for _ in range(4):
                 assert await ask(PORTAL, 80) == b"0"
 
-    monkeypatch.setattr(attempt, "_upstream_socket", no_ipv6)
+    monkeypatch.setattr(upstreams, "_upstream_socket", no_ipv6)
     net.node.do(story())
 
 
