@@ -43,6 +43,9 @@ SHARED = "k8slite.io/shared-address"
 PENDING = "k8slite.io/AddressPending"
 CONFLICT = "k8slite.io/AddressConflict"
 
+#: Who has an address that is never handed out.
+_RESERVED = "a node, a router or the network itself"
+
 #: Protocol (tcp, udp …) and port.
 Port = tuple[str, int]
 
@@ -161,7 +164,7 @@ class _Books:
         #: The addresses of each version that were not looked at yet: what is taken stays taken.
         self._rest: dict[int, Iterator[str]] = {}
         self._leaving: set[str] = set()  # written on services that are to have it no longer
-        self._taken: dict[str, str] = dict.fromkeys(reserved, "a node")
+        self._taken: dict[str, str] = dict.fromkeys(reserved, _RESERVED)
         for draft in drafts:
             service = draft.service
             for address in service.spec.external_ips:
@@ -214,7 +217,7 @@ class _Books:
     def _may_hold(self, service: Service, address: str) -> bool:
         """Is nobody there whom the service may not share the address with? (An externalIP that was
         claimed since is a conflict, and no reason to take the address away.)"""
-        return self._taken.get(address) != "a node" and all(
+        return self._taken.get(address) != _RESERVED and all(
             _may_share(service, other) for other in self._holders.get(address, ())
         )
 

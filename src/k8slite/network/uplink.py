@@ -6,6 +6,7 @@ import array
 import fcntl
 import socket
 import struct
+import sys
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from k8slite.network.routes import Uplink
 
 _SIOCGIFCONF, _SIOCGIFNETMASK, _SIOCGIFMTU = 0x8912, 0x891B, 0x8921
 _IFREQ = 40  # bytes of struct ifreq; the name's are the first 16
+_ROUTES = Path("/proc/thread-self/net/route")
+_BY_GATEWAY = 0x2  # RTF_GATEWAY
 #: Addresses that one host may have; the answer is cut off there.
 _MOST = 4096
 
@@ -42,6 +45,26 @@ def network_at(interface: str) -> IPv4Network | None:
                 mask = _ask(sock, _SIOCGIFNETMASK, name, found)[20:24]
                 return IPv4Network((found, socket.inet_ntoa(mask)), strict=False)
     return None
+
+
+def not_for_services(address: str, routes: Path = _ROUTES) -> frozenset[str]:
+    """What no host of the LAN can have that this host's own ``address`` is in: the first and the
+    last address of it, which are its name and everybody's, and routers. Nothing where there is no
+    such LAN."""
+    try:
+        network = IPv4Network(find_uplink(address).address, strict=False)
+        lines = routes.read_text().splitlines()[1:]
+    except (NoUplink, OSError):
+        return frozenset()
+    found = (
+        {network.network_address, network.broadcast_address} if network.num_addresses > 2 else set()
+    )
+    for row in map(str.split, lines):
+        # Interface, destination, gateway, flags …; numbers are as in memory.
+        gateway = IPv4Address(int(row[2], 16).to_bytes(4, sys.byteorder))
+        if int(row[3], 16) & _BY_GATEWAY:
+            found.add(gateway)
+    return frozenset(map(str, found))
 
 
 def ipv6_is_on(interface: str) -> bool:

@@ -19,6 +19,7 @@ from k8slite.decide import loadbalancer
 from k8slite.decide.addresspool import Pool
 from k8slite.decide.joining import addresses
 from k8slite.decide.loadbalancer import Change
+from k8slite.network.uplink import not_for_services
 from k8slite.roles.controllers.loop import Controller, Surroundings, Unsubscribe
 from k8slite.roles.controllers.parallel import each
 
@@ -56,7 +57,8 @@ class LoadBalancerLoop(Controller[str]):
 
     async def converge(self, key: str) -> None:
         services = self._services.by_index(_CONCERNED, "")
-        reserved = frozenset().union(*map(_known, self._nodes.items()))
+        reserved = not_for_services(self.settings.node_ip)
+        reserved = reserved.union(*map(_known, self._nodes.items()))
         changes = loadbalancer.plan(self._pool, services, reserved, self.clock.stamp())
         errors = await each(changes, self._write)
         if errors:
