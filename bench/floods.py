@@ -57,7 +57,7 @@ table inet quiet {
 LOADS = (
     ("small requests as fast as they go", "echo", ("load", "requests"), ("32",)),
     ("a connection per request as fast as they go", "echo", ("load", "connects"), ("32",)),
-    ("bulk as fast as it goes", "source", ("load", "bulk"), ()),
+    ("bulk as fast as it goes", "source", ("load", "bulk"), ("1",)),
     ("datagrams as fast as they go", "dns", ("udp_load", "ask"), ("64", "4")),
 )
 
