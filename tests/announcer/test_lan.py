@@ -39,6 +39,16 @@ def test_one_node_answers_and_the_next_one_when_it_is_cut_off(site: Lan) -> None
     assert site.fetch()
 
 
+def test_an_interface_that_takes_another_hardware_address_answers_with_that(site: Lan) -> None:
+    """A bridge without an address of its own takes one of its ports', a bond its active one's."""
+    first, other = site.ranked()[0], "02:00:00:00:77:77"
+    # As these do: without going down.
+    first.site.ip("link", "set", "eth0", "address", other)
+    until(lambda: site.believed() == other)
+    assert site.who_answers() == {other}
+    until(lambda: site.fetch(wait=0.2))
+
+
 def test_an_announcer_that_ends_answers_no_more_and_leaves_nothing(site: Lan) -> None:
     first, second, _ = site.ranked()
     first.stop()

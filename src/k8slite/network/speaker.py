@@ -61,6 +61,15 @@ class _Link:
     groups: set[bytes] = field(default_factory=set)
     filtered: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the interface is there and has this hardware address still: a bridge takes
+        another when its ports change."""
+        try:
+            return bool(self.packets.getsockname()[4] == self.mac)
+        except OSError:
+            return False
+
     def close(self) -> None:
         self.packets.close()
         if self.member is not None:
@@ -132,6 +141,8 @@ class Speaker:
         if not addresses:
             self._shut()
             return
+        if self._link is not None and not self._link.is_current:
+            self._shut()
         if self._link is None:
             self._link = self._open()
             self.renew(addresses)  # the link may have been away
