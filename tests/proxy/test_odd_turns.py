@@ -16,6 +16,7 @@ from tests.proxy.world import (
     BRIDGE,
     NODE,
     Net,
+    World,
     ask,
     endpoints_object,
     running,
@@ -32,6 +33,7 @@ from k8slite.roles.proxy.tcp import upstreams
 from k8slite.roles.proxy.tcp.listener import TcpListener
 
 NewEdge = Callable[[], Edge]
+OTHER = "192.168.3.215"
 
 
 def test_without_ipv6_sockets_an_endpoint_of_ipv4_is_used(
@@ -105,5 +107,32 @@ def test_a_udp_client_is_served_no_more_at_an_address_that_was_taken_back(
                 with closing(Conntrack()) as conntrack:
                     flows = conntrack.udp_flows()
                 assert (place, number) not in {flow.target for flow in flows}
+
+    net.node.do(story())
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_endpoints_that_lead_back_to_their_service_are_left_out(
+    net: Net, new_edge: NewEdge, protocol: str
+) -> None:
+    """Else one client would use up every descriptor that there is for clients."""
+
+    def troubles(world: World) -> list[str]:
+        return [key for key, reason, _ in world.recorded.events if reason == "EndpointsLeadBack"]
+
+    async def story() -> None:
+        async with running(new_edge) as world:
+            doors = [(PORTAL, 80), (PUBLIC, 80), (NODE, NODE_PORT)]
+            more = {"type": "NodePort", "node_port": NODE_PORT, "external_ips": (PUBLIC,)}
+            await world.serve("web", PORTAL, doors, protocol=protocol, **more)
+            assert troubles(world) == ["default/web"]
+            await world.put(endpoints_object("web", [(OTHER, 80)], protocol))
+            await world.serve("alias", OTHER, [(PORTAL, 80)], protocol=protocol)
+            assert troubles(world) == ["default/web", "default/alias"]
+            listener = world.proxy.listeners["default/alias:"]
+            assert len(listener.balancer) == 0
+            # It leads elsewhere now, so its alias is one.
+            await world.put(endpoints_object("web", [(BRIDGE, 9)], protocol))
+            await until(lambda: listener.balancer.endpoints == {(PORTAL, 80)})
 
     net.node.do(story())

@@ -24,8 +24,9 @@ NOT_OPENED = "PortalNotOpened"
 PORT_TAKEN = "NodePortTaken"
 PORTAL_CONFLICT = "PortalConflict"
 NO_FAMILY = "NoAddressFamily"
+LEAD_BACK = "EndpointsLeadBack"
 NOT_KEPT = "ClientAddressNotKept"
-REASONS = (NOT_WRITTEN, NOT_OPENED, PORT_TAKEN, PORTAL_CONFLICT, NO_FAMILY, NOT_KEPT)
+REASONS = (NOT_WRITTEN, NOT_OPENED, PORT_TAKEN, PORTAL_CONFLICT, NO_FAMILY, LEAD_BACK, NOT_KEPT)
 
 #: Characters of a message; what is longer is cut.
 LONGEST = 1024

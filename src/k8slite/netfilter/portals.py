@@ -176,6 +176,10 @@ class DesiredRules:
             self._refresh_backing(portal.name)
         return self.lost(portal.name)
 
+    def owner(self, claim: Claim) -> str | None:
+        """The name of the portal that has ``claim``."""
+        return next(iter(self._claims.get(claim, ())), None)
+
     def lost(self, name: str) -> dict[Claim, str]:
         """What the portal of this name may not have now; see ``put``."""
         portal = self._portals.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -116,6 +116,14 @@ def lifelines(settings: Settings) -> frozenset[Claim]:
         except ValueError:
             continue  # a name, which no service can have
     return frozenset(found)
+
+
+def doors_at(endpoint: Endpoint, protocol: str) -> Iterator[Claim]:
+    """What a portal would claim that an endpoint is the door of; a node port, if it is one of this
+    host's addresses."""
+    plain = str(ipaddress.ip_address(endpoint.ip)) if ":" in endpoint.ip else endpoint.ip
+    yield Claim(plain, protocol, endpoint.port)
+    yield Claim("", protocol, endpoint.port)
 
 
 def endpoints_of(

@@ -9,7 +9,7 @@ drawn next: no listener, no rule and no established connection is touched by it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import structlog
 
@@ -20,11 +20,13 @@ from k8slite.client.base import Informers
 from k8slite.config import Settings
 from k8slite.decide import serving
 from k8slite.decide.balancing import Balancer, Endpoint
+from k8slite.decide.circles import leading_back
 from k8slite.decide.loadbalancer import age
 from k8slite.kit.clock import Clock
 from k8slite.kit.tasks import forever
 from k8slite.kit.workqueue import WorkQueue
 from k8slite.netfilter.edge import Edge
+from k8slite.netfilter.local import is_of_this_host
 from k8slite.netfilter.portals import Claim, DesiredRules, Portal
 from k8slite.network.routes import BRIDGE
 from k8slite.roles.proxy.elders import Elders
@@ -35,6 +37,7 @@ from k8slite.roles.proxy.kernel import KernelPath
 from k8slite.roles.proxy.listeners import DRAIN_SECONDS, Listeners
 from k8slite.roles.proxy.ports import (
     PortalPort,
+    doors_at,
     endpoints_of,
     lifelines,
     local_endpoints_of,
@@ -56,6 +59,7 @@ HOLD_AGAIN = 2.0
 
 _SWEEP_SECONDS = 1.0
 _LIFELINE = "this node reaches the masters there"
+_SHOWN = 5  # endpoints in one message
 #: What a trouble is about that concerns the whole service.
 _RULES = "rules"
 _CLIENTS = "client addresses"
@@ -232,6 +236,10 @@ class Proxy:
         if by_kernel:
             self.listeners.retire(port.name)
             self._troubles.tell(service.key, port.name, serving.NOT_OPENED, "")
+        back = frozenset[Endpoint]() if by_kernel else self._leading_back(service, port, endpoints)
+        if back:
+            endpoints = tuple(endpoint for endpoint in endpoints if endpoint not in back)
+            local = tuple(endpoint for endpoint in local if endpoint not in back)
         listener = 0 if by_kernel else self._listen(service, port, endpoints, local)
         taken = self._holds.keep(port.name, port.held)
         taken |= dict.fromkeys(self._lifelines.intersection(port.claims), _LIFELINE)
@@ -243,6 +251,31 @@ class Proxy:
             portal = Portal(port.name, port.protocol, port.addresses, port.port, listener,
                             port.node_port)  # fmt: skip
             self._want(service, portal)
+
+    def _leading_back(
+        self, service: Service, port: PortalPort, endpoints: Iterable[Endpoint]
+    ) -> frozenset[Endpoint]:
+        """The endpoints that lead to the service itself again; says so, and looks again later."""
+        own = frozenset((*port.claims, *port.held))
+
+        def door(endpoint: Endpoint) -> str | None:
+            for claim in doors_at(endpoint, port.protocol):
+                name = port.name if claim in own else self._desired.owner(claim)
+                if name and (claim.address or is_of_this_host(endpoint.ip)):
+                    return name
+            return None
+
+        def behind(name: str) -> Iterable[Endpoint]:
+            other = self._ports.get(_service_key(name), {}).get(name)
+            return self.endpoints(other) if other is not None else ()
+
+        back = leading_back(port.name, endpoints, door, behind)
+        if back:
+            self._queue.add_after(service.key, HOLD_AGAIN)
+        said = ", ".join(map(str, sorted(back)[:_SHOWN]))
+        said = said and f"port {port.name}: {said}: leads back to this service; it is left out"
+        self._troubles.tell(service.key, port.name, serving.LEAD_BACK, said)
+        return back
 
     def _listen(
         self,
@@ -281,8 +314,10 @@ class Proxy:
 
     def _tell_lost(self, name: str, lost: Mapping[Claim, str]) -> None:
         """Say which claims of a portal others have, and which nothing here can hold."""
-        (self._losing.add if lost else self._losing.discard)(name)
         key = _service_key(name)
+        if not lost and name in self._losing:
+            self._queue.add(key)  # what is its own now may be where its endpoints lead
+        (self._losing.add if lost else self._losing.discard)(name)
         claims = (f"{claim} belongs to {owner}" for claim, owner in lost.items() if owner)
         taken = "; ".join(dict.fromkeys(claims))
         taken = taken and f"port {name}: {taken}; choose another address or port"
