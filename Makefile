@@ -28,6 +28,7 @@ check: $(VENV)/tested ## types, style, and the laws of the rooms
 	$(VENV)/bin/ruff format --check src tests bench
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	@! find tests -name 'test_*.py' -printf '%f\n' | sort | uniq -d | grep . || { echo 'two files of tests have one name'; exit 1; }
 
 bench: $(VENV)/tested ## measure what docs and README quote, each figure beside its peer
 	@./prepare host test
