@@ -62,3 +62,20 @@ async def test_invented_questions_are_answered_and_nothing_more(site: Site) -> N
         await site.clock.sleep(0.001)
     assert looks < 20
     assert alone(site, first)
+
+
+@story(3)
+async def test_who_never_stops_asking_makes_no_storm(site: Site) -> None:
+    first, _, third = ranked(site)
+    node, source = site.named(first), site.named(third).address
+    before = node.voice.renewed
+    for _ in range(600):
+        site.network.wires[node.address](encode(Message(7, well=False)), source)
+        await site.clock.sleep(1.0)
+    assert 5 < node.voice.renewed - before < 20
+    await site.clock.sleep(200)
+    for _ in range(2):
+        before = node.voice.renewed
+        site.network.wires[node.address](encode(Message(7, well=False)), source)
+        assert node.voice.renewed == before + 1, "who returns is told of us at once"
+        await site.clock.sleep(3)

@@ -35,8 +35,9 @@ LOOK_EVERY, LOOK_AT_RULES_EVERY = 0.2, 1.0
 _RULES_WITHIN = 2.0
 #: Seconds between two attempts to open what could not be opened.
 _RETRY = 2.0
-#: Seconds between two renewals: where answers get lost, they are asked for again and again.
-_RENEW_EVERY = 2.0
+#: Seconds between two renewals: where answers get lost, they are asked for again and again. Who
+#: never stops asking is heard more and more seldom, and as at first after a silence.
+_RENEW_EVERY, _RENEW_AT_MOST, _SILENCE = 2.0, 60.0, 120.0
 _OFFERED = "announced"
 
 
@@ -95,6 +96,7 @@ class Announcer:
         self._wire_at = float("-inf")  # no earlier attempt to open it
         self._voice_at = float("-inf")  # no earlier attempt to speak
         self._renewed = float("-inf")
+        self._renew_every = _RENEW_EVERY
 
     @property
     def announced(self) -> frozenset[str]:
@@ -156,7 +158,10 @@ class Announcer:
         """We may have been apart, each announcing: whoever heard of the other shall hear of us.
         Anybody may invent a question, so nothing is done at once for every one."""
         now = self._clock.monotonic()
-        if self._voice is not None and now >= self._renewed + _RENEW_EVERY:
+        if self._voice is not None and now >= self._renewed + self._renew_every:
+            silent = now >= self._renewed + _SILENCE
+            again = min(2 * self._renew_every, _RENEW_AT_MOST)
+            self._renew_every = _RENEW_EVERY if silent else again
             self._renewed = now
             self._voice.renew(self._mine)
             self._changed.set()
