@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from tests.proxy.test_node_ports import NODE_PORT, expose
-from tests.proxy.test_portals import PORTAL, from_site, greeters
-from tests.proxy.world import NODE, Net, World, ask, running
+from tests.proxy.test_portals import PORTAL, asked, from_site, greeters
+from tests.proxy.world import NODE, Net, World, ask, running, udp_socket, until
 
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.restore import NftEdge
@@ -98,3 +98,30 @@ def test_foreign_changes_are_repaired_soon(net: Net, either_edge: NewEdge) -> No
     finally:
         for tool in ("iptables-nft", "iptables-legacy"):
             net.node.run(tool, "-t", "nat", "-F")
+
+
+def test_a_udp_flow_that_began_without_rules_meets_them_when_they_are_back(
+    net: Net, either_mode: NewEdge
+) -> None:
+    async def story() -> None:
+        async with (
+            running(either_mode, look_every=LOOK) as world,
+            udp_socket(local=(NODE, 0)) as server,
+            udp_socket(remote=(PORTAL, 53)) as client,
+        ):
+            server.answer = lambda data: b"dns:" + data
+            endpoint = server.transport.get_extra_info("sockname")
+            await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)
+            # Nothing else has its turn before the datagram is out.
+            for command in (
+                "nft flush map ip k8slite doors",
+                "iptables-legacy -w -t nat -F KUBE-PORTALS-HOST",
+            ):  # one of them is there
+                net.node.run(*command.split(), check=False)
+            client.transport.sendto(b"lost")  # type: ignore[attr-defined]
+            syncs = world.proxy.counters.rule_syncs
+            await until(lambda: world.proxy.counters.rule_syncs > syncs)
+            await until(lambda: world.proxy.settled)
+            assert await asked(client) == b"dns:hello"
+
+    net.node.do(story())

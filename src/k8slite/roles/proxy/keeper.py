@@ -33,7 +33,8 @@ class PortalKeeper:
     """Converges the kernel to ``desired``.
 
     ``on_begin()`` is called when what is desired then is about to be written, ``on_written()``
-    when that is in the kernel; ``on_trouble(text)`` each time that it could not be written.
+    when that is in the kernel; ``on_trouble(text)`` each time that it could not be written;
+    ``on_repaired()`` before ``on_written`` when rules may have been missing meanwhile.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PortalKeeper:
         on_begin: Callable[[], None],
         on_trouble: Callable[[str], None],
         on_written: Callable[[], None],
+        on_repaired: Callable[[], None] = lambda: None,
         look_every: float = LOOK_EVERY,
     ) -> None:
         self.trouble = ""
@@ -56,9 +58,11 @@ class PortalKeeper:
         self._on_begin = on_begin
         self._on_trouble = on_trouble
         self._on_written = on_written
+        self._on_repaired = on_repaired
         self._look_every = look_every
         self._dirty = asyncio.Event()
         self._compared: float | None = None  # when everything was last compared
+        self._synced = False  # at least once
         self._failures = 0
         self._drifts = 0
 
@@ -100,6 +104,9 @@ class PortalKeeper:
             self._counters.rule_changes += 1
         elif due or not await self._edge.intact():
             mended = await self._edge.sync(self._desired.all())
+            if mended and self._synced:
+                self._on_repaired()
+            self._synced = True
             if mended and self._compared is not None:
                 log.warning(
                     "portal rules repaired",

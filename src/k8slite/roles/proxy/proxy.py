@@ -110,7 +110,7 @@ class Proxy:
         self._keeper = PortalKeeper(
             self._desired, edge, clock, self.counters,
             on_begin=self._rules_begin, on_trouble=self._rules_in_trouble,
-            on_written=self._rules_written,
+            on_written=self._rules_written, on_repaired=self._rules_repaired,
             look_every=look_every,
         )  # fmt: skip
         self._kernel.heed(self._keeper.changed)
@@ -340,6 +340,11 @@ class Proxy:
         self._writing |= self._unwritten
         self._unwritten.clear()
         self.listeners.rules_begin()
+
+    def _rules_repaired(self) -> None:
+        """Flows that began while rules were missing never meet them."""
+        for portal in self._portals.values():
+            self._elders.follow(None, portal)
 
     def _rules_written(self) -> None:
         for key in self._writing:
