@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import Callable
 
 from tests.proxy.test_node_ports import NODE_PORT, expose
@@ -100,6 +102,15 @@ def test_foreign_changes_are_repaired_soon(net: Net, either_edge: NewEdge) -> No
             net.node.run(tool, "-t", "nat", "-F")
 
 
+def spoil(net: Net) -> None:
+    """Take the rules away, in whichever place they are. Nothing else has its turn meanwhile."""
+    for command in (
+        "nft flush map ip k8slite doors",
+        "iptables-legacy -w -t nat -F KUBE-PORTALS-HOST",
+    ):
+        net.node.run(*command.split(), check=False)
+
+
 def test_a_udp_flow_that_began_without_rules_meets_them_when_they_are_back(
     net: Net, either_mode: NewEdge
 ) -> None:
@@ -112,16 +123,38 @@ def test_a_udp_flow_that_began_without_rules_meets_them_when_they_are_back(
             server.answer = lambda data: b"dns:" + data
             endpoint = server.transport.get_extra_info("sockname")
             await world.serve("dns", PORTAL, [endpoint], protocol="UDP", port=53)
-            # Nothing else has its turn before the datagram is out.
-            for command in (
-                "nft flush map ip k8slite doors",
-                "iptables-legacy -w -t nat -F KUBE-PORTALS-HOST",
-            ):  # one of them is there
-                net.node.run(*command.split(), check=False)
+            spoil(net)
             client.transport.sendto(b"lost")  # type: ignore[attr-defined]
             syncs = world.proxy.counters.rule_syncs
             await until(lambda: world.proxy.counters.rule_syncs > syncs)
             await until(lambda: world.proxy.settled)
             assert await asked(client) == b"dns:hello"
+
+    net.node.do(story())
+
+
+def test_a_client_that_connects_while_rules_are_missing_comes_through_all_the_same(
+    net: Net, either_mode: NewEdge
+) -> None:
+    async def story() -> None:
+        async with running(either_mode, look_every=LOOK) as world, greeters(1, NODE) as endpoints:
+            await world.serve("web", PORTAL, endpoints)
+            # As a router takes and drops it, where there is one.
+            nobody = (PORTAL, "lladdr", "02:00:00:00:00:01", "dev", "up0")
+            net.node.ip("neigh", "replace", *nobody)
+            spoil(net)
+            early = socket.socket()
+            early.setblocking(False)
+            assert early.connect_ex((PORTAL, 80)) == errno.EINPROGRESS
+            loop, came = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_writer(early, came.set)
+            async with asyncio.timeout(10):
+                await came.wait()  # the kernel asks again after a second
+            loop.remove_writer(early)
+            reader, writer = await asyncio.open_connection(sock=early)
+            writer.write_eof()
+            assert await reader.read() == b"0"
+            writer.close()
+            await writer.wait_closed()
 
     net.node.do(story())

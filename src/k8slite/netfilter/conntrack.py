@@ -15,7 +15,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from k8slite.netfilter.edge import NetfilterError, NotPermitted, Unsupported
@@ -76,18 +76,22 @@ class Conntrack:
 
     def udp_flows(self) -> list[Flow]:
         """Every UDP flow of this network namespace."""
+        return self.flows(socket.IPPROTO_UDP)
+
+    def flows(self, protocol: int) -> list[Flow]:
+        """Every flow of a protocol (UDP or TCP) of this network namespace."""
         flows = []
         for payload in self._ask(_GET, _NLM_F_DUMP, b"", socket.AF_UNSPEC):
             try:
-                flows.append(_flow(payload))
+                flows.append(_flow(payload, protocol))
             except KeyError:
                 continue  # another protocol
         return flows
 
-    def forget(self, flow: Flow) -> None:
-        """Drop a flow, so that its next datagram meets the rules anew. A flow that is gone
-        already is no error."""
-        form = _form(flow.target[0])
+    def forget(self, flow: Flow, protocol: int = socket.IPPROTO_UDP) -> None:
+        """Drop a flow, so that its next packet meets the rules anew. A flow that is gone already
+        is no error."""
+        form = _form(flow.target[0], protocol)
         attributes = form.write(_ORIGINAL, flow.source, flow.target)
         for _ in self._ask(_DELETE, _NLM_F_ACK, attributes, form.family):
             pass
@@ -148,6 +152,20 @@ def forget_flows(portals: Mapping[Address, Servers]) -> None:
         conntrack.close()
 
 
+def forget_strays(portals: Collection[Address]) -> None:
+    """Drop the TCP flows to these (address, port; no node ports) that nothing rewrote: they began
+    while there were no rules, and what the client sends again would never meet them. Reads all
+    flows. Raises NetfilterError."""
+    wanted = {(canonical(address), port) for address, port in portals}
+    conntrack = Conntrack()
+    try:
+        for flow in conntrack.flows(socket.IPPROTO_TCP):
+            if flow.server == flow.target and flow.target in wanted:
+                conntrack.forget(flow, socket.IPPROTO_TCP)
+    finally:
+        conntrack.close()
+
+
 def _answers(server: Address, servers: Servers) -> bool:
     return server[1] == servers if isinstance(servers, int) else server in servers
 
@@ -181,9 +199,9 @@ def _attribute(kind: int, data: bytes) -> bytes:
 
 
 class _Form:
-    """How the ends of a UDP flow of one family are written, always in the same places."""
+    """How the ends of a flow of one family and protocol are written, always in the same places."""
 
-    def __init__(self, family: socket.AddressFamily) -> None:
+    def __init__(self, family: socket.AddressFamily, protocol: int) -> None:
         self.family = family
         size = 4 if family == socket.AF_INET else 16
         source, destination = _IP[family]
@@ -192,7 +210,7 @@ class _Form:
         self._ip = struct.pack("=HHHH", 12 + 2 * size, nested[0], 4 + size, source)
         self._then = struct.pack("=HH", 4 + size, destination)
         self._proto = struct.pack("=HH", 28, nested[1])
-        self._proto += _attribute(_NUMBER, bytes([socket.IPPROTO_UDP]))
+        self._proto += _attribute(_NUMBER, bytes([protocol]))
         self._proto += struct.pack("=HH", 6, _SOURCE_PORT)
         self._port = struct.pack("=HH", 6, _DESTINATION_PORT)
 
@@ -223,10 +241,12 @@ class _Form:
         return struct.pack("=HH", self._struct.size, direction | _NESTED)
 
 
-_IPV4, _IPV6 = _Form(socket.AF_INET), _Form(socket.AF_INET6)
+_IPV4, _IPV6 = (_Form(f, socket.IPPROTO_UDP) for f in (socket.AF_INET, socket.AF_INET6))
 
 
-def _form(address: str) -> _Form:
+def _form(address: str, protocol: int = socket.IPPROTO_UDP) -> _Form:
+    if protocol != socket.IPPROTO_UDP:
+        return _Form(socket.AF_INET6 if ":" in address else socket.AF_INET, protocol)
     return _IPV6 if ":" in address else _IPV4
 
 
@@ -241,19 +261,19 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _flow(payload: bytes) -> Flow:
-    """Raises KeyError when it is not UDP."""
+def _flow(payload: bytes, protocol: int = socket.IPPROTO_UDP) -> Flow:
+    """Raises KeyError when it is of another protocol."""
     parts = _attributes(payload)
-    source, target = _ends(parts[_ORIGINAL])
-    server, client = _ends(parts[_REPLY])
+    source, target = _ends(parts[_ORIGINAL], protocol)
+    server, client = _ends(parts[_REPLY], protocol)
     return Flow(source, target, server, client)
 
 
-def _ends(data: bytes) -> tuple[Address, Address]:
+def _ends(data: bytes, protocol: int) -> tuple[Address, Address]:
     parts = _attributes(data)
     ip, proto = _attributes(parts[_TUPLE_IP]), _attributes(parts[_TUPLE_PROTO])
-    if proto[_NUMBER][0] != socket.IPPROTO_UDP:
-        raise KeyError("not UDP")
+    if proto[_NUMBER][0] != protocol:
+        raise KeyError("another protocol")
     family = socket.AF_INET6 if _IP[socket.AF_INET6][0] in ip else socket.AF_INET
     source, destination = (socket.inet_ntop(family, ip[kind]) for kind in _IP[family])
     return (

@@ -9,11 +9,12 @@ written.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import structlog
 
 from k8slite.kit.clock import Clock
-from k8slite.netfilter.conntrack import Address, Servers, forget_flows
+from k8slite.netfilter.conntrack import Address, Servers, forget_flows, forget_strays
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.netfilter.portals import Portal
 
@@ -29,13 +30,14 @@ class Elders:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._fresh: dict[Address, Servers] = {}  # portals with new rules, and who answers
+        self._strayed: set[Address] = set()  # portals of TCP whose rules had been missing
         self._written = asyncio.Event()
         self._forgetting = False
 
     @property
     def idle(self) -> bool:
         """No flow goes by older rules."""
-        return not self._fresh and not self._forgetting
+        return not self._fresh and not self._strayed and not self._forgetting
 
     def follow(self, old: Portal | None, new: Portal | None) -> None:
         """A portal's rules are about to be new ones (None: there are none). A listener's flows end
@@ -55,6 +57,13 @@ class Elders:
                 continue  # nobody's way leads elsewhere now
             self._fresh[door] = servers
 
+    def repaired(self, portals: Iterable[Portal]) -> None:
+        """Rules of these had been missing for a while: what began meanwhile never met them."""
+        for portal in portals:
+            self.follow(None, portal)
+            if portal.protocol == "tcp":
+                self._strayed |= {(address, portal.port) for address in portal.addresses}
+
     def written(self) -> None:
         """All rules that were wanted are in the kernel."""
         self._written.set()
@@ -63,12 +72,16 @@ class Elders:
         while True:
             await self._written.wait()
             self._written.clear()
-            if not self._fresh:
+            if not self._fresh and not self._strayed:
                 continue
             fresh, self._fresh = self._fresh, {}
+            strayed, self._strayed = self._strayed, set()
             self._forgetting = True
             try:
-                await asyncio.to_thread(forget_flows, fresh)
+                if fresh:
+                    await asyncio.to_thread(forget_flows, fresh)
+                if strayed:
+                    await asyncio.to_thread(forget_strays, strayed)
             except NetfilterError as error:
                 log.warning("flows not ended", role="proxy", error=str(error))
             finally:

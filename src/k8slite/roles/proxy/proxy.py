@@ -342,9 +342,7 @@ class Proxy:
         self.listeners.rules_begin()
 
     def _rules_repaired(self) -> None:
-        """Flows that began while rules were missing never meet them."""
-        for portal in self._portals.values():
-            self._elders.follow(None, portal)
+        self._elders.repaired(self._portals.values())
 
     def _rules_written(self) -> None:
         for key in self._writing:
