@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from k8slite.api.servicestats import EndpointStats, ServicePortStats, ServiceStats
 from k8slite.decide.throughput import EndpointWork, PortWork, added_up, state_of
 
@@ -61,6 +63,13 @@ def test_the_time_to_connect_is_of_the_connections_that_were_timed() -> None:
     found = only(added_up(now, earlier))
     assert found.rate.connect_time == 0.2
     assert only(added_up({"n1": said(0, web(connections=3))})).total.connect_time is None
+
+
+@pytest.mark.parametrize("change", [1e-16, -1e-16])
+def test_seconds_that_were_added_up_in_another_order_are_no_time_to_connect(change: float) -> None:
+    earlier = {"n1": said(0, web(connections=10, connect_seconds=0.6))}
+    now = {"n1": said(2, web(connections=10, connect_seconds=0.6 + change))}
+    assert only(added_up(now, earlier)).rate.connect_time is None
 
 
 def test_endpoints_are_told_apart_by_their_address() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from k8slite.decide.balancing import Endpoint
 from k8slite.roles.proxy.telling.counters import PortCounters
 
-A, B = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)
+A, B, C = (Endpoint(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 
 
 def test_a_port_did_what_its_endpoints_did() -> None:
@@ -24,6 +24,16 @@ def test_what_a_removed_endpoint_did_stays_in_the_total() -> None:
     port.keep(frozenset((B,)))
     assert list(port.endpoints) == []
     assert port.connections == 2
+
+
+def test_seconds_never_go_down_either_whatever_they_are_added_up_from() -> None:
+    port = PortCounters()
+    port.keep(frozenset((A, B, C)))
+    for endpoint, seconds in ((A, 0.1), (B, 0.1), (C, 0.4)):
+        port.of(endpoint).connect_seconds = seconds
+    before = port.total().connect_seconds
+    port.keep(frozenset((A, B)))
+    assert port.total().connect_seconds >= before
 
 
 def test_a_removed_endpoint_is_shown_until_its_last_connection_ends() -> None:

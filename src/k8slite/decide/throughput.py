@@ -31,10 +31,13 @@ class Work:
     @property
     def connect_time(self) -> float | None:
         """Seconds for a connection on average; None where none was timed."""
-        return self.connect_seconds / self.connections if self.connect_seconds else None
+        if not (self.connections and self.connect_seconds):
+            return None
+        return self.connect_seconds / self.connections
 
 
 _FIELDS = tuple(Work.__dataclass_fields__)
+_ROUNDING = 1e-6
 
 
 @dataclass(slots=True)
@@ -114,7 +117,8 @@ def _count(total: Work, rate: Work, now: Stats, before: Stats | None, seconds: f
         setattr(total, name, getattr(total, name) + count)
         if seconds > 0:
             past = getattr(before, name, 0)
-            more = count - past if count >= past else count
+            # A sum of seconds that is added up in another order differs in its last digits.
+            more = max(count - past, 0) if count >= past - _ROUNDING else count
             setattr(rate, name, getattr(rate, name) + more / seconds)
 
 

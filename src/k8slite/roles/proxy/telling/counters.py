@@ -48,6 +48,7 @@ class PortCounters:
     overrun: int = 0
     endpoints: dict[Endpoint, EndpointCounters] = field(default_factory=dict)
     _former: EndpointCounters = field(default_factory=EndpointCounters)
+    _seconds: float = 0.0  # told last
     _members: frozenset[Endpoint] = frozenset()
 
     def of(self, endpoint: Endpoint) -> EndpointCounters:
@@ -69,6 +70,9 @@ class PortCounters:
         total.add(self._former)
         for counters in self.endpoints.values():
             total.add(counters)
+        # Added up in another order it may be less in the last digit; Prometheus would take that for
+        # a counter that began anew.
+        self._seconds = total.connect_seconds = max(self._seconds, total.connect_seconds)
         return total
 
     def _sum_up_former(self) -> None:
