@@ -11,6 +11,7 @@ import pytest
 from tests.netfilter.sites import Site
 
 from k8slite.netfilter.conntrack import Conntrack, Flow, forget_flows
+from k8slite.netfilter.edge import NetfilterError
 
 
 class Portal(NamedTuple):
@@ -90,3 +91,11 @@ def test_flows_to_a_listener_of_yesterday_are_forgotten(host: Site, portal: Port
             assert not conntrack.original_target((portal.local, 5353), client)
 
     host.do(story())
+
+
+def test_a_kernel_that_does_not_answer_is_trouble_of_netfilter() -> None:
+    """Which the proxy says and outlives."""
+    conntrack = Conntrack()
+    conntrack.close()
+    with pytest.raises(NetfilterError, match="connection tracking: Bad file descriptor"):
+        conntrack.udp_flows()

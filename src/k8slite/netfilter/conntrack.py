@@ -97,17 +97,24 @@ class Conntrack:
             pass
 
     def _ask(self, kind: int, flags: int, attributes: bytes, family: int) -> Iterator[bytes]:
-        """Send a request; yield the attributes of every answer (none when there is no entry)."""
+        """Send a request; yield the attributes of every answer (none when there is no entry).
+        Raises NetfilterError."""
         self._sequence += 1
         head = _HEAD.pack(
             _HEAD.size + len(attributes), kind, _NLM_F_REQUEST | flags, self._sequence, 0,
             family, 0, 0,
         )  # fmt: skip
-        self._link.send(head + attributes)
+        try:
+            self._link.send(head + attributes)
+        except OSError as error:
+            _raise_for(error.errno or errno.EIO)
         while True:
             try:
                 data = self._link.recv(_MANY if flags & _NLM_F_DUMP else _ONE)
             except BlockingIOError:
+                return
+            except OSError as error:  # the kernel has no memory for the answer
+                _raise_for(error.errno or errno.EIO)
                 return
             at = 0
             while at + 16 <= len(data):

@@ -99,11 +99,13 @@ class JoinedEdge:
         return {} if self.chain_room is None else await self._table.connections()
 
     async def remove(self) -> None:
-        await self._chains.remove()
         try:
-            await self._table.remove()
-        except Unsupported:
-            pass  # no nftables, no table
+            await self._chains.remove()
+        finally:  # who holds the chains' tables keeps nobody from this one
+            try:
+                await self._table.remove()
+            except Unsupported:
+                pass  # no nftables, no table
 
     async def close(self) -> None:
         await self._chains.close()
