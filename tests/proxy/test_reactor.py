@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import time
@@ -65,6 +66,34 @@ def test_long_work_takes_turns_with_everything_else() -> None:
     run_shared(main())
 
 
+def test_a_number_that_is_used_anew_hears_nothing_of_the_connection_before() -> None:
+    async def main() -> None:
+        reactor = Reactor()
+        heard: list[int] = []
+        near, far = socket.socketpair()
+        number = near.fileno()
+        reactor.add(number, heard.append, READS)
+        copy = os.dup(number)  # as a process that is being started holds one
+        reactor.remove(number)
+        near.close()
+        fresh, other = socket.socketpair()
+        assert number in (fresh.fileno(), other.fileno())
+        reactor.add(number, heard.append, READS)
+        far.close()  # the end of the old connection
+        for _ in range(3):
+            await asyncio.sleep(0)
+        (other if number == fresh.fileno() else fresh).send(b"x")
+        await until(lambda: heard)
+        assert heard == [select.EPOLLIN]
+        reactor.remove(number)
+        os.close(copy)
+        fresh.close()
+        other.close()
+        reactor.shut()
+
+    run_shared(main())
+
+
 def test_what_a_handler_closes_stays_open_until_the_batch_is_over() -> None:
     async def main() -> None:
         reactor = Reactor()
@@ -73,7 +102,7 @@ def test_what_a_handler_closes_stays_open_until_the_batch_is_over() -> None:
 
         def close_both(event: int) -> None:
             for near, _ in pairs:
-                reactor.forget(near.fileno())
+                reactor.remove(near.fileno())
                 reactor.close(near)
                 open_then.append(near.fileno())
 

@@ -65,14 +65,14 @@ class Reactor:
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Report nothing more about ``fd``; call before closing it. Unknown ones are no error."""
+        """Report nothing more about ``fd``; call before closing it. Unknown ones are no error.
+
+        Closing alone would not do: a process that is just being started holds a copy until it runs
+        its program, and meanwhile the kernel would go on reporting the old connection by a number
+        that may be a new one's.
+        """
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
-
-    def forget(self, fd: int) -> None:
-        """Like ``remove`` for a descriptor about to be closed for good: the kernel takes a closed
-        descriptor out of an epoll by itself."""
-        self._handlers.pop(fd, None)
 
     def close(self, thing: Closable) -> None:
         """Close ``thing`` when the events at hand are handled."""

@@ -226,7 +226,7 @@ class Attempt:
             self._listener.upstreams.deadlines.end(self, self._seconds)
             self._seconds = 0.0
         if self._server is not None:
-            self._listener.reactor.forget(self._server.fileno())
+            self._listener.reactor.remove(self._server.fileno())
             self._listener.reactor.close(self._server)
             self._server = None
 

@@ -346,6 +346,6 @@ class Stream:
         for flow, sock in ((self._up, self.client), (self._down, self.server)):
             flow.easy, flow.ended = False, True  # a turn that comes yet finds nothing to do
             flow.release()
-            reactor.forget(flow.source)
+            reactor.remove(flow.source)
             reactor.close(sock)
         self._on_end(self)

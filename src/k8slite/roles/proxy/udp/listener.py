@@ -266,7 +266,7 @@ class UdpListener:
             self._close(session)
 
     def _close(self, session: _Session) -> None:
-        self._reactor.forget(session.upstream)
+        self._reactor.remove(session.upstream)
         self._reactor.close(session.socket)
         session.counters.active -= 1
 
