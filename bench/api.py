@@ -7,6 +7,7 @@ a bare aiohttp handler that answers the same bytes, measured in the same run.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ from bench.table import Row
 from k8slite.api.kinds import SCHEME
 from k8slite.config import Settings
 from k8slite.kit.clock import Clock
+from k8slite.kit.loop import run_shared
 from k8slite.roles.apiserver import admission
 from k8slite.roles.apiserver.registry import Registry
 from k8slite.roles.apiserver.server import ApiServer
@@ -63,6 +65,7 @@ async def serve(folder: Path) -> None:
             web.Server(bare, access_log=None), "127.0.0.1", 0
         )
         ports = (server.ports["insecure"], floor.sockets[0].getsockname()[1])
+        gc.freeze()  # as the agent does when it has started
         print(json.dumps(ports), flush=True)
 
 
@@ -323,4 +326,4 @@ def get_rows(port: int, bare: int) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    run_shared(serve(Path(sys.argv[1])))
