@@ -260,9 +260,7 @@ async def soak(made: Site, seconds: float) -> Soaked:
             if clients.returncode is None:
                 clients.kill()
             await clients.wait()
-        await _quiet(made, before)
-        async with session.get(METRICS) as answer:
-            active = sum(map(float, ACTIVE.findall(await answer.text())))
+        active = await _quiet(made, before, session)
         await endpoints.end()
         after = sample(made, start).descriptors
         log = (made.folder / "agent.log").read_text(errors="replace").splitlines()
@@ -289,12 +287,18 @@ async def _watch(made: Site, start: float, samples: list[Sample]) -> None:
         samples.append(sample(made, start))
 
 
-async def _quiet(made: Site, before: Counter[str]) -> None:
-    """Until sessions and connections that ended are gone, or half a minute."""
+async def _quiet(made: Site, before: Counter[str], session: aiohttp.ClientSession) -> float:
+    """Until sessions and connections that ended are gone, or half a minute. Returns how many the
+    proxy still counts as open."""
+    active = 0.0
     for _ in range(60):
-        if sample(made, 0.0).descriptors["socket"] <= before["socket"] + SPARE_SOCKETS:
-            return
+        async with session.get(METRICS) as answer:
+            active = sum(map(float, ACTIVE.findall(await answer.text())))
+        sockets = sample(made, 0.0).descriptors["socket"]
+        if not active and sockets <= before["socket"] + SPARE_SOCKETS:
+            break
         await asyncio.sleep(0.5)
+    return active
 
 
 def rows() -> Iterator[Row]:
