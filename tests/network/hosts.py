@@ -265,13 +265,18 @@ def talk(
     with inside(source):
         client = socket.socket()
     with server, client:
-        client.settimeout(wait)
-        client.connect((address, port))
-        connection, (seen, _) = server.accept()
-        with connection:
-            connection.settimeout(30)
-            if amount:
-                _transfer(client, connection, amount)
+        try:
+            client.settimeout(wait)
+            client.connect((address, port))
+            connection, (seen, _) = server.accept()
+            with connection:
+                connection.settimeout(30)
+                if amount:
+                    _transfer(client, connection, amount)
+        finally:
+            # A process that is just being started holds a copy of it: closing alone would leave
+            # the port taken until that runs its program.
+            server.shutdown(socket.SHUT_RDWR)
     return str(seen)
 
 
