@@ -15,6 +15,8 @@ import aiohttp
 import pytest
 import yaml
 from http_serving import Served, pod, serving
+from tests.lab.docker_host import inside
+from tests.lab.network import Namespace
 
 from k8slite.kit.clock import Clock
 from k8slite.pki.files import Pki
@@ -30,6 +32,17 @@ def test_the_kernel_knows_the_hosts_own_addresses() -> None:
         assert doors.is_own(address), address
     for address in ("203.0.113.7", "2001:db8::1", "0.0.0.0", "", "localhost"):
         assert not doors.is_own(address), address
+
+
+def test_a_host_that_may_bind_anything_still_knows_what_is_its_own() -> None:
+    """Keepalived and its like set ip_nonlocal_bind; nobody becomes this host by that."""
+    with Namespace("binds") as site:
+        site.ip("addr", "add", "192.168.0.10/24", "dev", "lo")
+        site.ip("route", "add", "default", "dev", "lo")
+        site.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind")
+        with inside(site):
+            assert doors.is_own("192.168.0.10")
+            assert not doors.is_own("203.0.113.7")
 
 
 @pytest.mark.parametrize("door", ["insecure", "read-only"])

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 
 from k8slite.decide.rounds import Ejections, Endpoint, Round, Shuffler
+from k8slite.kit.addresses import unmapped
 from k8slite.kit.backoff import Backoff
 
 __all__ = ["AFFINITY_SECONDS", "Balancer", "Endpoint", "Shuffler"]
@@ -144,7 +145,7 @@ class Balancer:
         self, turns: Round, client: str, now: float, avoid: Collection[Endpoint]
     ) -> Endpoint | None:
         """The client's own endpoint, or its new own one."""
-        client = client.removeprefix("::ffff:")  # an IPv4 client of an IPv6 socket
+        client = unmapped(client)
         self._expire(now)
         known = self._clients.get(client)
         if known and known[0] in turns.members and known[0] not in avoid:

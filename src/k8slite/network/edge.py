@@ -4,8 +4,8 @@ It makes what a ``Plan`` says and takes away what of ours the plan does not have
 ``k8slite-vx`` with all that hangs on it, and every route that bears our protocol number; nothing
 else is ever changed: where somebody else's route stands in the way, that is said.
 
-pyroute2 costs 4 MB (11 with all its parts), so what we use of it is loaded when there is something
-to do. All of it happens on a thread of the edge's own (law 7).
+pyroute2 costs 4 MB, so it is loaded when there is something to do. All of it happens on a thread of
+the edge's own (law 7).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from k8slite.kit.lightly import only_parts
 from k8slite.netfilter.edge import Thread
+from k8slite.network.netlink import NetworkError, open_routes
 from k8slite.network.routes import (
     LINK,
     PORT,
@@ -30,10 +30,6 @@ from k8slite.network.routes import (
 
 _PERMANENT = 0x80  # NUD_PERMANENT
 _UP = 0x1  # IFF_UP
-
-
-class NetworkError(Exception):
-    """The kernel refused; the text says what, and what to do."""
 
 
 class _Gone(Exception):
@@ -76,15 +72,7 @@ class _Kernel:
     """A netlink socket; every method belongs on the edge's thread."""
 
     def __init__(self) -> None:
-        with only_parts("pyroute2"):
-            from pyroute2.iproute.linux import IPRoute
-            from pyroute2.netlink.exceptions import NetlinkError
-
-        self._refusal: type[Exception] = NetlinkError
-        try:
-            self._ip: Any = IPRoute()
-        except OSError as error:
-            raise NetworkError(f"no netlink here: {error.strerror}") from error
+        self._ip, self._refusal = open_routes()
         self._changed: list[str] = []
         self._trouble: list[str] = []
 

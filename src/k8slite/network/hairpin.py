@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from k8slite.network.edge import NetworkError
+from k8slite.network.netlink import NetworkError
 
 _NEWLINK, _GETLINK, _SETLINK = 16, 18, 19
 _REQUEST, _DUMP = 1, 0x300

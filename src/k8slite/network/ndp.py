@@ -120,9 +120,7 @@ class NdpTongue:
             yield Heard(found.target, found.mac, claimed=True)
             return
         source = IPv6Address(found.source)
-        if (
-            source == _NOBODY
-        ):  # somebody asks whether he may have it: all shall hear that he may not
+        if source == _NOBODY:  # he asks whether he may have it: all shall hear that he may not
             (answer,) = self.unasked(found.target, own)
         else:
             flags = SOLICITED | OVERRIDE

@@ -16,14 +16,12 @@ thread of the edge's own (law 7).
 from __future__ import annotations
 
 import socket
-from typing import Any
 
-from k8slite.kit.lightly import only_parts
 from k8slite.netfilter.edge import NotPermitted, Thread, Unsupported
 from k8slite.netfilter.nftables import Nftables
 from k8slite.netfilter.tool import find_tool, run_tool
-from k8slite.network.edge import NetworkError
 from k8slite.network.firewall import Chain
+from k8slite.network.netlink import NetworkError, open_routes
 from k8slite.network.routes import PROTOCOL
 from k8slite.network.tables import Tables
 
@@ -157,15 +155,7 @@ class _Routing:
     """The rule and the route; belongs on one thread."""
 
     def __init__(self) -> None:
-        with only_parts("pyroute2"):
-            from pyroute2.iproute.linux import IPRoute
-            from pyroute2.netlink.exceptions import NetlinkError
-
-        self._refusal: type[Exception] = NetlinkError
-        try:
-            self._ip: Any = IPRoute()
-        except OSError as error:
-            raise NetworkError(f"no netlink here: {error.strerror}") from error
+        self._ip, self._refusal = open_routes()
 
     def close(self) -> None:
         self._ip.close()

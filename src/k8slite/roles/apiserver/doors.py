@@ -15,7 +15,6 @@ refuse requests of other origins, and Host names that a stranger's DNS could hav
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import ipaddress
 import socket
@@ -34,6 +33,8 @@ from k8slite.api.errors import ApiError, BadRequest, Forbidden, MethodNotAllowed
 from k8slite.api.kinds import SECRET
 from k8slite.api.paths import Target
 from k8slite.api.user import ANONYMOUS, User
+from k8slite.kit.addresses import plain
+from k8slite.netfilter.local import is_of_this_host
 from k8slite.roles.apiserver.answers import of_error
 
 log = structlog.get_logger()
@@ -130,11 +131,11 @@ class Connection(RequestHandler):
 def address_of(peername: Any) -> str:
     """The address of a socket's peer; IPv4 that came over IPv6 as IPv4."""
     address = str(peername[0]) if peername else ""
-    return address.removeprefix("::ffff:").partition("%")[0]
+    return plain(address)
 
 
 def is_own(address: str) -> bool:
-    """Is ``address`` one of this host's? The kernel knows: only those can be bound."""
+    """Is ``address`` one of this host's?"""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -143,15 +144,7 @@ def is_own(address: str) -> bool:
         return True
     if parsed.is_unspecified or parsed.is_multicast:
         return False
-    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError as error:
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EINVAL, errno.EACCES):
-                log.warning("address cannot be checked", address=address, error=str(error))
-            return False
-    return True
+    return is_of_this_host(str(parsed))
 
 
 def own_addresses() -> list[str]:

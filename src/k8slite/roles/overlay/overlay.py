@@ -17,7 +17,8 @@ from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import NetfilterError
 from k8slite.network import routes
-from k8slite.network.edge import NetworkEdge, NetworkError
+from k8slite.network.edge import NetworkEdge
+from k8slite.network.netlink import NetworkError
 from k8slite.network.routes import BRIDGE, LINK, Peer, Plan
 from k8slite.network.tables import Tables
 from k8slite.network.traces import Traces

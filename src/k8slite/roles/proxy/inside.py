@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from k8slite.kit.addresses import plain
 from k8slite.netfilter.local import is_of_this_host
 
 
@@ -18,7 +19,7 @@ class Inside:
         self._pod_net = ipaddress.ip_network(pod_net, strict=False) if pod_net else None
 
     def __call__(self, client: str) -> bool:
-        address = ipaddress.ip_address(client.removeprefix("::ffff:").partition("%")[0])
+        address = ipaddress.ip_address(plain(client))
         if address.is_loopback or (self._pod_net is not None and address in self._pod_net):
             return True
         return is_of_this_host(str(address))

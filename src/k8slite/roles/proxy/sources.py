@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from k8slite.kit.addresses import plain
 from k8slite.netfilter.conntrack import Address, canonical
 from k8slite.roles.proxy.ports import PortalPort
 
@@ -24,7 +25,7 @@ class Sources:
     def __call__(self, client: str, target: Address) -> bool:
         if target in self._open:
             return True
-        address = ipaddress.ip_address(client.removeprefix("::ffff:").partition("%")[0])
+        address = ipaddress.ip_address(plain(client))
         return any(address in network for network in self._networks)
 
 

@@ -19,7 +19,7 @@ from k8slite.decide.balancing import Endpoint
 from k8slite.kit.backoff import Backoff
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.edge import NetfilterError
-from k8slite.network.edge import NetworkError
+from k8slite.network.netlink import NetworkError
 from k8slite.network.routes import BRIDGE
 from k8slite.network.transparent import TransparentEdge
 from k8slite.network.uplink import network_at

@@ -18,6 +18,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from k8slite.decide.allocation import NODE_PORTS
+from k8slite.kit.addresses import unmapped
 from k8slite.netfilter.conntrack import Address
 
 #: The largest datagram there is fits in.
@@ -143,11 +144,6 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-def unmapped(address: str) -> str:
-    """An IPv4 address as usual that is written as an IPv6 one; any other as it is."""
-    return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
 def pktinfo(local: bytes, interface: int) -> tuple[int, int, bytes]:

@@ -13,13 +13,13 @@ import mmap
 import socket
 import struct
 
+from k8slite.kit.addresses import unmapped
 from k8slite.roles.proxy.udp.datagrams import (
     DATAGRAM_BYTES,
     SLOTS,
     Caller,
     Origin,
     pktinfo,
-    unmapped,
 )
 
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
