@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import resource
 import sys
@@ -155,6 +156,13 @@ def test_a_service_whose_endpoints_all_fail_says_so_once(net: Net, new_edge: New
     net.node.do(story())
 
 
+#: A child inherits how few its parent may have; only the parent is to be short of them.
+MANY_DESCRIPTORS = """
+import resource
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+"""
+
 #: Answers every word with itself.
 SERVER = """
 import asyncio
@@ -190,7 +198,9 @@ print(heard, flush=True)
 async def script(site: Site, text: str, *words: str) -> AsyncIterator[Process]:
     """A process of its own in ``site`` that has said that it is there."""
     process = await asyncio.create_subprocess_exec(
-        *site.inside(sys.executable, "-c", text, *words), stdin=PIPE, stdout=PIPE
+        *site.inside(sys.executable, "-c", MANY_DESCRIPTORS + text, *words),
+        stdin=PIPE,
+        stdout=PIPE,
     )
     assert process.stdin
     assert process.stdout
@@ -207,9 +217,11 @@ async def script(site: Site, text: str, *words: str) -> AsyncIterator[Process]:
 
 @contextmanager
 def few_descriptors(more: int) -> Iterator[None]:
-    """This process may have so many more than now."""
+    """This process may have so many more than now: the limit is on numbers, gaps count."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = max(int(name) for name in os.listdir("/proc/self/fd")) + more
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = (number for number in itertools.count() if number not in taken)
+    limit = next(itertools.islice(free, more, None))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield
