@@ -43,12 +43,14 @@ class Host(Machine):
         return [pid for pid, line in self.processes().items() if PARTS[part].search(line)]
 
     def freeze(self, part: str) -> None:
-        """Stop the part and all that it started, where they stand."""
+        """Stop the part and all that it started, where they stand. The kernel stops a process once
+        each of its threads comes by; that is waited for."""
         assert part not in self._frozen, f"{part} is frozen already"
         tree = _descendants(self.pids(part), set(self.processes()))
         assert tree, f"no {part} runs on {self.name}"
         self._frozen[part] = tree
         _signal(tree, signal.SIGSTOP)
+        self.until(lambda: all(map(_stands, tree)), f"stopped its {part}")
 
     def thaw(self, part: str) -> None:
         _signal(self._frozen.pop(part), signal.SIGCONT)
@@ -175,6 +177,14 @@ def _signal(pids: Sequence[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _stands(pid: int) -> bool:
+    """Whether a process is stopped; one that is gone does nothing any more either."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _descendants(pids: list[int], within: set[int]) -> list[int]:

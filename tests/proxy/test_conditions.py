@@ -30,10 +30,11 @@ from k8slite.decide import serving
 from k8slite.decide.serving import condition_of
 from k8slite.kit.clock import Clock
 from k8slite.netfilter.choice import ChosenEdge
-from k8slite.netfilter.edge import Edge, Unsupported
+from k8slite.netfilter.edge import Drifted, Edge, Unsupported
 from k8slite.netfilter.iptables import LegacyEdge
 from k8slite.netfilter.joined import JoinedEdge
 from k8slite.netfilter.nft.edge import TableEdge
+from k8slite.netfilter.portals import Change, Desired
 from k8slite.netfilter.restore import NftEdge
 from k8slite.roles.proxy.telling import troubles
 
@@ -111,6 +112,46 @@ def test_what_stands_in_the_table_does_not_wait_for_who_holds_the_chains(
                 assert await ask(PORTAL, 80) == b"0"
             await until(lambda: world.proxy.settled)
             await until(lambda: not reason(world, "kubernetes") and not reason(world, "web"))
+
+    net.node.do(story())
+
+
+class Restless(TableEdge):
+    """Rules that are never as they were left."""
+
+    restless = False
+
+    async def sync(self, desired: Desired) -> Change:
+        if self.restless:
+            raise Drifted("somebody changed it")
+        return await super().sync(desired)
+
+    async def change(self, change: Change) -> None:
+        if self.restless:
+            raise Drifted("somebody changed it")
+        await super().change(change)
+
+
+def test_rules_that_somebody_keeps_changing_are_told_of(net: Net) -> None:
+    edge = Restless("172.16.0.0/16", "pod0")
+
+    async def story() -> None:
+        async with running(lambda: edge) as world, greeters(1) as endpoints:
+            await world.serve("early", PORTAL, endpoints)
+            edge.restless = True
+            await world.put(
+                endpoints_object("web", endpoints), service_object("web", "192.168.3.7", PORTS)
+            )
+            await until(lambda: reason(world, "web") == serving.NOT_WRITTEN)
+            said = condition_of(world.service("web"), NODE)
+            assert said is not None
+            assert "somebody changed it; again and again" in said.message
+            assert not reason(world, "early")
+            assert await ask(PORTAL, 80) == b"0"
+            edge.restless = False
+            await until(lambda: world.proxy.settled, seconds=5)
+            assert await ask("192.168.3.7", 80) == b"0"
+            await until(lambda: not reason(world, "web"))
 
     net.node.do(story())
 

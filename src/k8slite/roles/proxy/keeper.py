@@ -27,6 +27,7 @@ COMPARE_EVERY = 60.0
 _BACKOFF = Backoff(initial=0.5, maximum=15.0)
 _LOCKED_PAUSE = 1.0
 _DRIFTING = Backoff(initial=0.01, maximum=1.0)
+_ENDLESS = 8  # drifts in a row: more than a second of them
 
 
 class PortalKeeper:
@@ -74,10 +75,12 @@ class PortalKeeper:
         while True:
             try:
                 await self._converge()
-            except Drifted:
+            except Drifted as drift:
                 # Once is a coincidence; who keeps changing the rules is given time to end.
                 self._compared = None
                 self._drifts += 1
+                if self._drifts >= _ENDLESS:
+                    self._fail(f"{drift}; again and again: find what keeps changing the rules")
                 if self._drifts > 1:
                     await self._clock.sleep(_DRIFTING.delay(self._drifts - 1))
                 continue
