@@ -119,8 +119,9 @@ def ask_api(net: Net, seconds: float = SECONDS) -> Times:
 class Site:
     """The namespaces, the agent in one of them, and its services."""
 
-    def __init__(self, net: Net, folder: Path, agent: subprocess.Popen[bytes]) -> None:
+    def __init__(self, net: Net, folder: Path, agent: subprocess.Popen[bytes], mode: str) -> None:
         self.net = net
+        self.mode = mode
         self.folder = folder
         self.agent = agent
         self.portals: dict[str, tuple[str, str]] = {}
@@ -221,7 +222,8 @@ async def _until_answered(session: aiohttp.ClientSession, path: str) -> None:
 
 
 @contextmanager
-def site() -> Iterator[Site]:
+def site(mode: str = "userspace") -> Iterator[Site]:
+    """``mode`` is the proxy's."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in ("load", "udp_load", "trouble"):
@@ -230,6 +232,7 @@ def site() -> Iterator[Site]:
         started: list[subprocess.Popen[bytes]] = []
         stack.callback(lambda: [process.wait() for process in started])
         net = stack.enter_context(built())
+        net.node.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")  # as every node's
         # The way back to invented senders ends at the neighbour.
         net.node.ip("route", "add", "10.0.0.0/8", "via", OUTSIDE)
         net.outside.ip("route", "add", "blackhole", "10.0.0.0/8")
@@ -242,10 +245,11 @@ def site() -> Iterator[Site]:
         agent = net.node.start(
             str(Path(sys.executable).with_name("k8slite")), "agent", "--node-ip", NODE,
             "--data-dir", str(folder / "data"), "--store", "memory",
-            "--docker-host", f"unix://{folder}/none.sock", log=folder / "agent.log",
+            "--docker-host", f"unix://{folder}/none.sock", "--proxy-mode", mode,
+            log=folder / "agent.log",
         )  # fmt: skip
         started.append(agent)
-        made = Site(net, folder, agent)
+        made = Site(net, folder, agent, mode)
         net.node.do(made.publish())
         made.at_first = made.descriptors()
         yield made

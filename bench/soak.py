@@ -6,7 +6,8 @@ namespace move bulk, ask small questions on kept connections and on a connection
 and send datagrams; each byte is checked. A failure that no death explains (``soak_history``) is an
 error of ours. The agent's descriptors and memory are looked at every second.
 
-``SOAK_SECONDS`` says how long (600). Needs root and cc.
+``SOAK_SECONDS`` says how long (600), ``SOAK_MODE`` the proxy's mode (userspace, or nft: then the
+memory and descriptors are those of an agent whose kernel forwards). Needs root and cc.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from bench.table import Row
 from k8slite.roles.proxy.tcp.stream import SPARE_PIPES
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
+MODE = os.environ.get("SOAK_MODE", "userspace")
 ENDPOINTS, FIRST_PORT = 6, 9_200
 PROGRAMS = str(Path(soak_programs.__file__))
 METRICS = "http://127.0.0.1:10249/metrics"
@@ -62,6 +64,7 @@ class Sample:
 class Soaked:
     """What came of it."""
 
+    mode: str
     seconds: float
     done: Counter[str]
     failures: list[Failure]
@@ -74,7 +77,7 @@ class Soaked:
 
     @property
     def unexplained(self) -> list[Failure]:
-        return unexplained(self.failures, self.lives)
+        return unexplained(self.failures, self.lives, kernel=self.mode == "nft")
 
     @property
     def clean(self) -> bool:
@@ -266,7 +269,16 @@ async def soak(made: Site, seconds: float) -> Soaked:
         log = (made.folder / "agent.log").read_text(errors="replace").splitlines()
         complaints = [line for line in log if "Traceback" in line or "handler failed" in line]
         return Soaked(
-            seconds, done, failures, endpoints.lives, samples, before, after, active, complaints
+            made.mode,
+            seconds,
+            done,
+            failures,
+            endpoints.lives,
+            samples,
+            before,
+            after,
+            active,
+            complaints,
         )
 
 
@@ -305,7 +317,7 @@ def rows() -> Iterator[Row]:
     if not shutil.which("cc"):
         yield Row("soak", "not measured", "needs cc")
         return
-    with site() as made:
+    with site(MODE) as made:
         soaked = made.net.node.do(soak(made, SECONDS), timeout=SECONDS + 120)
     yield from table(soaked)
 
@@ -314,7 +326,8 @@ def table(soaked: Soaked) -> Iterator[Row]:
     minutes = soaked.seconds / 60
     deaths = sum(life.died < float("inf") for life in soaked.lives.values())
     done = ", ".join(f"{count:,} {kind}" for kind, count in sorted(soaked.done.items()))
-    yield Row(f"soak of {minutes:.1f} minutes, exchanges that were right", done)
+    what = f"soak of {minutes:.1f} minutes, mode {soaked.mode}, exchanges that were right"
+    yield Row(what, done)
     failed = Counter(failure.kind for failure in soaked.failures)
     cut = ", ".join(f"{count} {kind}" for kind, count in sorted(failed.items()))
     yield Row(

@@ -299,18 +299,22 @@ def test_rules_of_the_other_mode_go_when_the_mode_changes(net: Net) -> None:
     def userspace() -> Edge:
         return choose_edge(Clock(), pod_network="172.16.0.0/16", bridge="pod0")
 
+    async def serves(
+        new_edge: Callable[[], Edge], endpoints: list[tuple[str, int]], *, last: bool
+    ) -> None:
+        async with running(new_edge, leaves_rules=not last) as world:
+            await serve(world, endpoints)
+            assert await ask(PORTAL, 80) == b"0"
+            rules = net.node.run("iptables-legacy-save", "-t", "nat")
+            assert ("KUBE-PORTALS" in rules) == (new_edge is userspace)
+            table = net.node.run("nft", "list", "table", "ip", "k8slite")
+            assert ("service-default/web" in table) == (new_edge is kernel_edge)
+
     async def story() -> None:
-        async with AsyncExitStack() as stack:
-            endpoints = await stack.enter_async_context(greeters(1, NODE))
-            for new_edge in (kernel_edge, userspace, kernel_edge):  # none cleans up after itself
-                process = running(new_edge, look_every=60.0)
-                world = await stack.enter_async_context(process)
-                await serve(world, endpoints)
-                assert await ask(PORTAL, 80) == b"0"
-                rules = net.node.run("iptables-legacy-save", "-t", "nat")
-                assert ("KUBE-PORTALS" in rules) == (new_edge is userspace)
-                table = net.node.run("nft", "list", "ruleset")
-                assert ("service-default/web" in table) == (new_edge is kernel_edge)
+        async with greeters(1, NODE) as endpoints:
+            await serves(kernel_edge, endpoints, last=False)
+            await serves(userspace, endpoints, last=False)
+            await serves(kernel_edge, endpoints, last=True)
 
     net.node.do(story())
 
@@ -325,8 +329,9 @@ def test_the_kernel_goes_on_until_the_other_modes_rules_are_written(
         return JoinedEdge(chains, TableEdge("172.16.0.0/16", "pod0"), 256)
 
     async def story() -> None:
-        async with running(kernel_edge, look_every=60.0) as world, greeters(1, NODE) as endpoints:
-            await serve(world, endpoints)
+        async with greeters(1, NODE) as endpoints:
+            async with running(kernel_edge, leaves_rules=True) as world:
+                await serve(world, endpoints)
             with lock.open("w") as other:
                 fcntl.flock(other, fcntl.LOCK_EX)
                 starting = asyncio.create_task(served_by(userspace, endpoints))

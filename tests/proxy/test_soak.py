@@ -14,8 +14,9 @@ SECONDS = 10.0
 
 
 @pytest.mark.slow
-def test_no_error_but_for_an_endpoints_own_death_and_nothing_left_over() -> None:
-    with site() as made:
+@pytest.mark.parametrize("mode", ["userspace", "nft"])
+def test_no_error_but_for_an_endpoints_own_death_and_nothing_left_over(mode: str) -> None:
+    with site(mode) as made:
         soaked = made.net.node.do(soak(made, SECONDS), timeout=SECONDS + 90)
     assert soaked.done.keys() == {"bulk", "kept", "single", "half-closed", "udp"}
     assert sum(life.died < float("inf") for life in soaked.lives.values()) > 5
@@ -43,3 +44,18 @@ def test_the_history_explains_what_a_death_can_do_and_nothing_else() -> None:
     assert cut("udp", 20.5, 21.5, "")
     assert not cut("udp", 22.0, 23.0, "crashed")
     assert not cut("udp", 10.5, 11.5, "drained")
+
+
+def test_the_kernel_tries_no_other_endpoint_and_keeps_a_flow_for_a_while() -> None:
+    lives = {"crashed": Life(listed=0.0, unlisted=21.0, died=20.0, gone=20.0)}
+
+    def cut(kind: str, start: float, end: float, server: str = "") -> bool:
+        failure = Failure(kind, start, end, server, "refused")
+        assert not explained(failure, lives)
+        return explained(failure, lives, kernel=True)
+
+    assert cut("single", 20.5, 20.51)
+    assert not cut("single", 21.5, 21.51)
+    assert not cut("single", 20.5, 20.51, "crashed")  # it was dead: who spoke?
+    assert cut("udp", 21.8, 22.8)
+    assert not cut("udp", 22.5, 23.5)

@@ -167,8 +167,11 @@ async def until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 @asynccontextmanager
-async def running(new_edge: Callable[[], Edge], **options: object) -> AsyncIterator[World]:
-    """Store, cache, informers and proxy in this loop's namespace. The rules go at the end."""
+async def running(
+    new_edge: Callable[[], Edge], *, leaves_rules: bool = False, **options: object
+) -> AsyncIterator[World]:
+    """Store, cache, informers and proxy in this loop's namespace. The rules go at the end, unless
+    it ``leaves_rules`` to the next, as an agent that ends."""
     clock = Clock()
     async with MemoryStore(clock) as store:
         cache = WatchCache(store, SCHEME, clock)
@@ -191,7 +194,8 @@ async def running(new_edge: Callable[[], Edge], **options: object) -> AsyncItera
         finally:
             for job in jobs:
                 await stop(job)
-            await edge.remove()
+            if not leaves_rules:
+                await edge.remove()
             await edge.close()
 
 
