@@ -67,9 +67,15 @@ def test_conf_runs_this_checkout_and_has_no_docker(machines: Lab) -> None:
     assert set(machines.hosts) == set(ADDRESSES)
 
 
-def traces() -> dict[str, set[str]]:
+def names(made: Lab) -> list[str]:
+    """By which everything that a lab makes on the machine can be told from others'."""
+    spaces = [host.namespace.name for host in made.hosts.values()]
+    return [made.switch.name, *spaces, str(made.directory)]
+
+
+def traces(of: list[str]) -> dict[str, list[str]]:
     """What a lab may leave on the machine, were it not careful."""
-    words = {
+    commands = {
         "namespaces": ["ip", "netns", "list"],
         "mounts": ["cat", "/proc/mounts"],
         "groups": ["find", "/sys/fs/cgroup", "-type", "d", "-name", "k8slite-*"],
@@ -77,29 +83,32 @@ def traces() -> dict[str, set[str]]:
         "disks": ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"],
     }
     found = {}
-    for what, command in words.items():
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[what] = set(done.stdout.splitlines())
-    return found
+    for what, command in commands.items():
+        # A folder may be gone while ``find`` looks at it: others' labs come and go.
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found[what] = [line for line in done.stdout.splitlines() if any(n in line for n in of)]
+    return {what: lines for what, lines in found.items() if lines}
 
 
 DISKS = {"node1": {"/var/lib/small": 8}}
+EVERYTHING = {"namespaces", "mounts", "groups", "folders", "disks"}
 
 
 def test_a_lab_that_fails_half_way_leaves_nothing(machines: Lab) -> None:
-    before = traces()
     pids: list[int] = []
+    mine: list[str] = []
 
     def broken() -> None:
         with lab(images=False, nodes=1, disks=DISKS) as made:
             made.nodes[0].sh("nohup setsid sleep 1000 >/dev/null 2>&1 &")
             pids.extend(made.nodes[0].processes())
+            mine.extend(names(made))
+            assert traces(mine).keys() == EVERYTHING
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         broken()
-    after = traces()
-    assert {what: after[what] - before[what] for what in after if after[what] - before[what]} == {}
+    assert traces(mine) == {}
     assert len(pids) > 3
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
 
@@ -107,26 +116,28 @@ def test_a_lab_that_fails_half_way_leaves_nothing(machines: Lab) -> None:
 def test_a_lab_that_was_killed_leaves_no_machine_and_the_next_one_sweeps_the_rest(
     machines: Lab,
 ) -> None:
-    before = traces()
     program = (
         "from tests.lab.lab import lab\n"
+        "from tests.lab.test_lab_hosts import names\n"
         f"with lab(images=False, nodes=1, disks={DISKS}) as made:\n"
+        "    print(*names(made), flush=True)\n"
         "    print(*made.nodes[0].processes(), flush=True)\n"
         "    input()\n"
     )
     killed = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+        [sys.executable, "-c", program],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     with killed:
         assert killed.stdout is not None
+        mine = killed.stdout.readline().split()
         pids = [int(word) for word in killed.stdout.readline().split()]
         killed.kill()
     deadline = time.monotonic() + 20
     while [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert traces() != before
+    assert traces(mine) != {}
     sweep()
-    after = traces()
-    assert {what: after[what] - before[what] for what in after if after[what] - before[what]} == {}
+    assert traces(mine) == {}
     assert machines.nodes[0].docker("ps"), "a lab that lives is not swept"
