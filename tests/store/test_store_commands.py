@@ -11,7 +11,7 @@ from tests.lab.etcd import EtcdCluster, free_ports
 
 from k8slite.cli.main import run
 from k8slite.kit.clock import Clock
-from k8slite.store.base import Create, Put, StoreUnavailable
+from k8slite.store.base import Create, OutcomeUnknown, Put
 from k8slite.store.etcd import EtcdStore
 from k8slite.store.sqlite import SqliteStore
 
@@ -132,7 +132,7 @@ def test_compact_makes_room_in_an_etcd_that_is_full(
             await store.commit([Put("/a", b"again")])
 
     with EtcdCluster(tmp_path, flags=["--quota-backend-bytes=4000000"]) as cluster:
-        with pytest.raises(StoreUnavailable, match="no space left"):
+        with pytest.raises(OutcomeUnknown, match="no space left"):
             asyncio.run(fill(cluster.endpoints))
         words = ["--etcd", *cluster.endpoints]
         assert run(["store", "stats", *words]) == 0

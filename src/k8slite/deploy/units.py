@@ -154,12 +154,14 @@ supervise() {{
         began=$(date +%s)
         recorded </dev/null >>$log 2>&1 &
         child=$!
+        [ -z "$stopping" ] || kill -TERM $child # told before we knew the child
         while kill -0 $child 2>/dev/null; do wait $child; done
         child=
         [ -z "$stopping" ] || break
         [ $(($(date +%s) - began)) -lt 60 ] || delay=1
         sleep $delay &
         nap=$!
+        [ -z "$stopping" ] || kill $nap
         wait $nap
         nap=
         delay=$((delay * 2))

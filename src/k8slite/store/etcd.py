@@ -42,6 +42,7 @@ from k8slite.store.etcd_errors import (
     is_compacted,
     is_future,
     is_no_lease,
+    is_no_space,
     lease_gone,
     refused,
 )
@@ -325,6 +326,8 @@ class EtcdStore:
         except EtcdError as error:
             if error.verdict is Verdict.LOST:
                 return await self._once_more(ops, request, error.text)
+            if is_no_space(error):  # or it is there: etcd looks after it has applied, too
+                raise OutcomeUnknown(f"{refused(error)}; the write may have happened") from None
             if is_no_lease(error):
                 leases = leases_of(ops)
                 raise lease_gone(await etcd_leases.gone_of(self.pool, leases)) from None
@@ -344,14 +347,17 @@ class EtcdStore:
             raise unknown
         return reply
 
-    async def compact(self, revision: int) -> None:
+    async def compact(self, revision: int, *, seconds: float = 0.0) -> None:
+        """With ``seconds``, wait that long for the member that was asked to have dropped what is
+        forgotten, so that defragmenting it gives the room back."""
         self._require_open()
         await self.pool.ready(self._clock.monotonic() + PATIENCE)
         at = revision - self.place.base
         if at <= 0:
             return
         try:
-            await self.pool.read(_compact_of, rpc.CompactionRequest(revision=at))
+            request = rpc.CompactionRequest(revision=at, physical=seconds > 0)
+            await self.pool.read(_compact_of, request, max(READ, seconds))
         except EtcdError as error:
             if is_future(error):
                 raise ValueError(

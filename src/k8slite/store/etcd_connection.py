@@ -125,12 +125,15 @@ class Pool:
 
     # -- questions ------------------------------------------------------------------------------
 
-    async def read(self, question: Callable[[Member], Any], request: Any) -> Any:
-        """Ask for what may be asked twice, of one endpoint after the other.
+    async def read(
+        self, question: Callable[[Member], Any], request: Any, timeout: float = READ
+    ) -> Any:
+        """Ask for what may be asked twice, of one endpoint after the other; each has ``timeout``
+        seconds.
 
         Raises StoreUnavailable, and EtcdError with REFUSED.
         """
-        return await self._ask(question, request, timeout=READ, twice=True)
+        return await self._ask(question, request, timeout=timeout, twice=True)
 
     async def write(self, question: Callable[[Member], Any], request: Any) -> Any:
         """Ask for what may be done once only.

@@ -83,6 +83,12 @@ def is_no_lease(error: EtcdError) -> bool:
     return error.text == _NO_LEASE
 
 
+def is_no_space(error: EtcdError) -> bool:
+    """In a transaction's answer this leaves its outcome open: the quota is looked at before the
+    proposal and again after it was applied (server/etcdserver/apply.go, quotaApplierV3)."""
+    return "database space exceeded" in error.text
+
+
 def lease_gone(lease: int) -> LeaseGone:
     return LeaseGone(f"lease {lease} ended or never was")
 
@@ -90,7 +96,7 @@ def lease_gone(lease: int) -> LeaseGone:
 def refused(error: EtcdError, root: str = "") -> StoreUnavailable:
     """What etcd will not do, with the mend."""
     text = error.text
-    if "database space exceeded" in text:
+    if is_no_space(error):
         return StoreUnavailable(
             "etcd has no space left (mvcc: database space exceeded): make room with `k8slite store "
             "compact`, which compacts, defragments and disarms the alarm, or raise etcd's "

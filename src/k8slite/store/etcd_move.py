@@ -21,8 +21,9 @@ from k8slite.store.etcd_connection import CONNECT
 from k8slite.store.etcd_errors import EtcdError
 from k8slite.store.etcd_member import Member
 
-#: Seconds: a large member rewrites its file while it is defragmented.
-_DEFRAGMENT = 300.0
+#: Seconds: a large member drops its history bit by bit, and rewrites its file while it is
+#: defragmented.
+THOROUGH = 300.0
 _GET, _DEACTIVATE = 0, 2  # AlarmRequest.AlarmAction
 
 
@@ -125,7 +126,7 @@ async def defragment(store: EtcdStore) -> list[str]:
             before = (await _health(store, name, member)).bytes
             try:
                 await member.ask(
-                    member.maintenance.Defragment, rpc.DefragmentRequest(), _DEFRAGMENT,
+                    member.maintenance.Defragment, rpc.DefragmentRequest(), THOROUGH,
                     store.pool.metadata,
                 )  # fmt: skip
             except EtcdError as error:

@@ -85,5 +85,5 @@ async def compacted(settings: Settings, clock: Clock, keep: int) -> list[str]:
 
     async with open_etcd(settings, clock, compacts=False, filling=True) as etcd:
         revision = max(0, await etcd.revision() - keep)
-        await etcd.compact(revision)
+        await etcd.compact(revision, seconds=etcd_move.THOROUGH)
         return [f"compacted at revision {revision}", *await etcd_move.defragment(etcd)]

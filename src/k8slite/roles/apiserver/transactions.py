@@ -123,7 +123,7 @@ class Transactions:
             raise Unavailable(f"the store cannot be written: {error}", retry_after=1) from error
         except OutcomeUnknown as error:
             raise UnknownOutcome(
-                f"the store did not answer, the write may have happened: {error}"
+                f"the store did not say, the write may have happened: {error}"
             ) from error
         if self._cache.revision < revision:
             await self._clock.sleep(0)  # mostly the cache needs but its turn on the loop
