@@ -66,14 +66,38 @@ def test_it_tells_where_a_client_addressed_its_flow(host: Site, portal: Portal) 
 
 
 @pytest.mark.parametrize("portal", PORTALS)
+@pytest.mark.parametrize("picks", [True, False])
+def test_flows_are_found_by_where_they_were_sent(
+    host: Site, portal: Portal, picks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not picks:  # a kernel that does not know of filters
+        monkeypatch.setattr("k8slite.netfilter.conntrack._picked", lambda *_: b"")
+
+    async def story() -> None:
+        with ExitStack() as stack, closing(Conntrack()) as conntrack:
+            wanted = {send(stack, (portal.address, 53)) for _ in range(3)}
+            for other in ((portal.local, 53), (portal.address, 54)):
+                send(stack, other)
+            for target in ((portal.address, 53), ("", 53)):
+                found = conntrack.flows(socket.IPPROTO_UDP, target)
+                assert wanted <= {flow.source for flow in found}
+                assert {flow.target[1] for flow in found} == {53}
+                if target[0]:
+                    assert {flow.target[0] for flow in found} == {portal.address}
+            assert conntrack.flows(socket.IPPROTO_TCP, (portal.address, 53)) == []
+
+    host.do(story())
+
+
+@pytest.mark.parametrize("portal", PORTALS)
 def test_a_flow_that_is_forgotten_is_gone(host: Site, portal: Portal) -> None:
     async def story() -> None:
         with ExitStack() as stack, closing(Conntrack()) as conntrack:
             client = send(stack, (portal.address, 53))
             flow = Flow(client, (portal.address, 53), (portal.local, 5353), client)
-            assert flow in conntrack.udp_flows()
+            assert flow in conntrack.flows(socket.IPPROTO_UDP)
             conntrack.forget(flow)
-            assert flow not in conntrack.udp_flows()
+            assert flow not in conntrack.flows(socket.IPPROTO_UDP)
             conntrack.forget(flow)  # no error
 
     host.do(story())
@@ -98,4 +122,4 @@ def test_a_kernel_that_does_not_answer_is_trouble_of_netfilter() -> None:
     conntrack = Conntrack()
     conntrack.close()
     with pytest.raises(NetfilterError, match="connection tracking: Bad file descriptor"):
-        conntrack.udp_flows()
+        conntrack.flows(socket.IPPROTO_UDP)

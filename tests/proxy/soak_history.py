@@ -7,7 +7,7 @@ datagram gets no answer either when it was sent to one that was dead but still l
 
 Where the kernel forwards nobody tries another endpoint: a connection fails as well when it was
 led to one that was dead but still listed. A client's flow of datagrams stays with its endpoint
-until it is forgotten, which happens once a second at most.
+until it is forgotten, soon after.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from k8slite.roles.proxy.elders import PAUSE
-
 #: Seconds that two processes may differ in when something happened.
 TOLERANCE = 0.25
+#: Seconds until the flows to an endpoint that is gone are forgotten by a busy machine's kernel.
+FORGOTTEN = 1.0
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ def explained(failure: Failure, lives: Mapping[str, Life], *, kernel: bool = Fal
     if "Mismatch" in failure.error:
         return False  # a death cuts off; it changes nothing
     if failure.kind == "udp":
-        more = PAUSE if kernel else 0.0
+        more = FORGOTTEN if kernel else 0.0
         return any(life.deaf_during(start, end, more) for life in lives.values())
     if failure.server:
         return lives[failure.server].died_during(start, end)

@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import os
 import resource
+import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import aiohttp
 import pytest
@@ -271,3 +273,30 @@ def test_a_crowd_of_clients_leaves_descriptors_to_the_rest_of_the_process(
 
     with few_descriptors(120):
         net.node.do(story())
+
+
+def test_an_endpoint_is_not_late_because_the_process_was_busy(net: Net, new_edge: NewEdge) -> None:
+    async def story() -> None:
+        async with (
+            running(new_edge, connect_timeouts=(0.1, 30.0)) as world,
+            tcp_server(echo) as port,
+            AsyncExitStack() as stack,
+        ):
+            await world.serve("web", PORTAL, [("127.0.0.1", port)])
+            clients = [stack.enter_context(socket.socket()) for _ in range(30)]
+            for client in clients:
+                client.connect((PORTAL, 80))
+            listener = world.proxy.listeners["default/web:"]
+            while not listener.active:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            # Now the attempts are due, and only some can be heard of at once.
+            time.sleep(0.15)  # noqa: ASYNC251 (it is to block)
+            for client in clients:
+                client.setblocking(False)
+                client.send(b"hello")
+                word = asyncio.get_running_loop().sock_recv(client, 100)
+                assert await asyncio.wait_for(word, 10) == b"hello"
+            counters = world.proxy.counters.ports["default/web:"].of(Endpoint("127.0.0.1", port))
+            assert (counters.failures, counters.connections) == (0, 30)
+
+    net.node.do(story())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import closing
-from socket import AF_INET, AF_INET6, SocketType
+from socket import AF_INET, AF_INET6, IPPROTO_UDP, SocketType
 from typing import Any
 
 import pytest
@@ -105,7 +105,7 @@ def test_a_udp_client_is_served_no_more_at_an_address_that_was_taken_back(
                 assert await asked(client) == b"hello"
                 await offer()
                 with closing(Conntrack()) as conntrack:
-                    flows = conntrack.udp_flows()
+                    flows = conntrack.flows(IPPROTO_UDP)
                 assert (place, number) not in {flow.target for flow in flows}
 
     net.node.do(story())

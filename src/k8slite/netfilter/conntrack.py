@@ -35,6 +35,11 @@ _IP = {  # CTA_IP_V4_SRC and _DST, CTA_IP_V6_SRC and _DST
     socket.AF_INET6: (3, 4),
 }
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
+_FILTER, _FILTER_ORIGINAL = 25, 1  # CTA_FILTER, CTA_FILTER_ORIG_FLAGS
+_BY_ADDRESS, _BY_PROTOCOL, _BY_PORT = 1 << 1, 1 << 3, 1 << 5  # CTA_FILTER_F_* (nf_internals.h)
+#: The kernel walks through all its flows for every question; so many portals are asked for one by
+#: one, and for more all flows are read.
+_QUESTIONS = 16
 
 Address = tuple[str, int]
 
@@ -74,18 +79,22 @@ class Conntrack:
             return form.original_target(payload) or _flow(payload).target
         return None
 
-    def udp_flows(self) -> list[Flow]:
-        """Every UDP flow of this network namespace."""
-        return self.flows(socket.IPPROTO_UDP)
-
-    def flows(self, protocol: int) -> list[Flow]:
-        """Every flow of a protocol (UDP or TCP) of this network namespace."""
+    def flows(self, protocol: int, target: Address | None = None) -> list[Flow]:
+        """The flows of a protocol (UDP or TCP) of this network namespace, or those of them that
+        were sent to ``target``; without an address that is any with this port. The kernel picks
+        them out; one that cannot yet (before 5.8) tells of all. Raises NetfilterError."""
+        address, port = target or ("", 0)
+        families = _IP if not address else (_form(address).family,)
         flows = []
-        for payload in self._ask(_GET, _NLM_F_DUMP, b"", socket.AF_UNSPEC):
-            try:
-                flows.append(_flow(payload, protocol))
-            except KeyError:
-                continue  # another protocol
+        for family in families:
+            picked = _picked(family, protocol, address, port)
+            for payload in self._ask(_GET, _NLM_F_DUMP, picked, family):
+                try:
+                    flow = _flow(payload, protocol)
+                except KeyError:
+                    continue  # another protocol
+                if target is None or flow.target == (address or flow.target[0], port):
+                    flows.append(flow)
         return flows
 
     def forget(self, flow: Flow, protocol: int = socket.IPPROTO_UDP) -> None:
@@ -139,15 +148,14 @@ Servers = int | frozenset[Address]
 
 def forget_flows(portals: Mapping[Address, Servers]) -> None:
     """Drop the UDP flows to each portal (address, port) that others answer than shall. A portal
-    without an address is a node port: any address of this host. Reads all flows: on a busy router
-    that takes a while. Raises NetfilterError."""
+    without an address is a node port: any address of this host. Raises NetfilterError."""
     portals = {
         (canonical(address), port): _canonical(servers)
         for (address, port), servers in portals.items()
     }
     conntrack = Conntrack()
     try:
-        for flow in conntrack.udp_flows():
+        for flow in _flows_to(conntrack, socket.IPPROTO_UDP, portals):
             servers = portals.get(flow.target)
             if servers is None:
                 servers = portals.get(("", flow.target[1]))
@@ -161,16 +169,25 @@ def forget_flows(portals: Mapping[Address, Servers]) -> None:
 
 def forget_strays(portals: Collection[Address]) -> None:
     """Drop the TCP flows to these (address, port; no node ports) that nothing rewrote: they began
-    while there were no rules, and what the client sends again would never meet them. Reads all
-    flows. Raises NetfilterError."""
+    while there were no rules, and what the client sends again would never meet them. Raises
+    NetfilterError."""
     wanted = {(canonical(address), port) for address, port in portals}
     conntrack = Conntrack()
     try:
-        for flow in conntrack.flows(socket.IPPROTO_TCP):
+        for flow in _flows_to(conntrack, socket.IPPROTO_TCP, wanted):
             if flow.server == flow.target and flow.target in wanted:
                 conntrack.forget(flow, socket.IPPROTO_TCP)
     finally:
         conntrack.close()
+
+
+def _flows_to(conntrack: Conntrack, protocol: int, portals: Collection[Address]) -> Iterator[Flow]:
+    """The flows to these, perhaps more."""
+    if len(portals) > _QUESTIONS:
+        yield from conntrack.flows(protocol)
+    else:
+        for portal in portals:
+            yield from conntrack.flows(protocol, portal)
 
 
 def _answers(server: Address, servers: Servers) -> bool:
@@ -203,6 +220,24 @@ def _raise_for(code: int) -> None:
 
 def _attribute(kind: int, data: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
+
+
+def _picked(family: socket.AddressFamily, protocol: int, address: str, port: int) -> bytes:
+    """What makes the kernel tell of these flows alone: a part of CTA_TUPLE_ORIG, and which. By
+    addresses of IPv6 it picks all others (ctnetlink_filter_match_tuple, up to 6.18 at least)."""
+    flags, parts = _BY_PROTOCOL, b""
+    proto = _attribute(_NUMBER, bytes([protocol]))
+    if address and family == socket.AF_INET:
+        flags |= _BY_ADDRESS
+        _, destination = _IP[family]
+        ip = _attribute(destination, socket.inet_pton(family, address))
+        parts = _attribute(_TUPLE_IP | _NESTED, ip)
+    if port:
+        flags |= _BY_PORT
+        proto += _attribute(_DESTINATION_PORT, port.to_bytes(2, "big"))
+    parts += _attribute(_TUPLE_PROTO | _NESTED, proto)
+    which = _attribute(_FILTER_ORIGINAL, struct.pack("=I", flags))
+    return _attribute(_ORIGINAL | _NESTED, parts) + _attribute(_FILTER | _NESTED, which)
 
 
 class _Form:

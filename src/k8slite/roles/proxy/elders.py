@@ -20,8 +20,9 @@ from k8slite.netfilter.portals import Portal
 
 log = structlog.get_logger()
 
-#: All flows are read for it, so not in quicker succession than this many seconds.
-PAUSE = 1.0
+#: Seconds between two searches, at least; and how many times as long as a search takes. The kernel
+#: goes through all flows for it.
+_PAUSE, _REST = 0.1, 9
 
 
 class Elders:
@@ -76,6 +77,7 @@ class Elders:
                 continue
             fresh, self._fresh = self._fresh, {}
             strayed, self._strayed = self._strayed, set()
+            began = self._clock.monotonic()
             self._forgetting = True
             try:
                 if fresh:
@@ -86,7 +88,8 @@ class Elders:
                 log.warning("flows not ended", role="proxy", error=str(error))
             finally:
                 self._forgetting = False
-            await self._clock.sleep(PAUSE)
+            took = self._clock.monotonic() - began
+            await self._clock.sleep(max(_PAUSE, _REST * took))
 
 
 def _answered(portal: Portal) -> dict[Address, Servers]:

@@ -146,7 +146,17 @@ class Attempt:
         reset(self.client)
         self._listener.reactor.close(self.client)
 
-    def give_up(self) -> None:
+    def late(self) -> None:
+        """The time is over; but a busy process may not have heard yet that it is connected."""
+        assert self._server is not None
+        try:
+            self._server.getpeername()
+        except OSError:
+            self._give_up()
+        else:
+            self._on_event(_CONNECTED)
+
+    def _give_up(self) -> None:
         """This endpoint did not answer in time, or said no: on to the next."""
         self._failed()
         self.begin()
@@ -187,7 +197,7 @@ class Attempt:
 
     def _on_event(self, event: int) -> None:
         if event & _BROKEN:
-            self.give_up()
+            self._give_up()
         elif event & _CONNECTED:
             assert self._server is not None
             self._listener.upstreams.deadlines.end(self, self._seconds)
@@ -199,7 +209,7 @@ class Attempt:
             except BlockingIOError:
                 said = 0
             except OSError:
-                self.give_up()
+                self._give_up()
                 return
             self._connected(event, said)
 

@@ -62,7 +62,7 @@ class Upstreams:
 class Patient(Protocol):
     """What has only so much time."""
 
-    def give_up(self) -> None:
+    def late(self) -> None:
         """The time is over."""
 
 
@@ -80,7 +80,7 @@ class Deadlines:
         self._due = _NEVER
 
     def begin(self, attempt: Patient, now: float, seconds: float) -> None:
-        """Call ``attempt.give_up`` in so many seconds."""
+        """Call ``attempt.late`` in so many seconds."""
         end = now + seconds
         queue = self._waiting.get(seconds)
         if queue is None:
@@ -114,7 +114,7 @@ class Deadlines:
                     break
                 late.append(attempt)
         for attempt in late:
-            attempt.give_up()
+            attempt.late()
         firsts = [next(iter(queue.values())) for queue in self._waiting.values() if queue]
         if firsts and min(firsts) < self._due:
             self._arm(now, min(firsts))
