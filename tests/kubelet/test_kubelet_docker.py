@@ -72,7 +72,9 @@ async def test_a_pod_runs_and_goes(lab: Cluster, on_host: DockerHost) -> None:
 
 
 async def test_the_host_name_is_the_pods_from_the_first_moment(lab: Cluster) -> None:
-    await lab.create(pod("named", "[sh, -c, 'hostname > /tmp/first; sleep 1000']"))
+    probe = "{exec: {command: [test, -s, /tmp/first]}, periodSeconds: 1, timeoutSeconds: 20}"
+    command = "[sh, -c, 'hostname > /tmp/first; sleep 1000']"
+    await lab.create(pod("named", f"{command}\n    readinessProbe: {probe}"))
     await lab.running("named")
     assert await lab.output("named", "cat", "/tmp/first") == "named"
     assert await lab.output("named", "hostname") == "named"

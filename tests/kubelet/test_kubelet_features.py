@@ -83,6 +83,7 @@ spec: {clusterIP: 192.168.3.77, ports: [{port: 6379, name: redis}]}
   - name: main
     image: busybox:1
     command: [sh, -c, "echo '$(GREETING)' > /tmp/said; sleep 1000"]
+    readinessProbe: {exec: {command: [test, -s, /tmp/said]}, periodSeconds: 1, timeoutSeconds: 20}
     resources: {limits: {memory: 64Mi, cpu: 500m}}
     envFrom: [{configMapRef: {name: settings}, prefix: CM_}]
     env:
@@ -144,6 +145,7 @@ async def test_containers_of_a_pod_share_network_and_volumes(lab: Cluster) -> No
   - name: server
     image: busybox:1
     command: [sh, -c, 'echo shared > /d/index.html; httpd -f -p 8080 -h /d']
+    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, timeoutSeconds: 20}
     volumeMounts: [{name: disk, mountPath: /d}, {name: ram, mountPath: /r}]
   - name: client
     image: busybox:1
@@ -345,6 +347,7 @@ async def test_init_containers_run_first_and_in_order(lab: Cluster) -> None:
   - name: main
     image: busybox:1
     command: [sh, -c, 'echo 3 >> /v/log; sleep 1000']
+    readinessProbe: {exec: {command: [grep, '3', /v/log]}, periodSeconds: 1, timeoutSeconds: 20}
     volumeMounts: [{name: v, mountPath: /v}]
 """,
         )
@@ -355,6 +358,7 @@ async def test_init_containers_run_first_and_in_order(lab: Cluster) -> None:
 
 
 async def test_probes_gate_and_kill(lab: Cluster) -> None:
+    """They are patient with a slow machine; what fails is said by its answer, at once."""
     await lab.create(
         spec(
             "probed",
@@ -364,9 +368,21 @@ async def test_probes_gate_and_kill(lab: Cluster) -> None:
     image: busybox:1
     command: [sh, -c, 'mkdir /w; touch /tmp/alive; httpd -f -p 8080 -h /w']
     ports: [{name: web, containerPort: 8080}]
-    startupProbe: {tcpSocket: {port: web}, periodSeconds: 1}
-    readinessProbe: {httpGet: {path: /ready, port: web}, periodSeconds: 1, failureThreshold: 1}
-    livenessProbe: {exec: {command: [cat, /tmp/alive]}, periodSeconds: 1, failureThreshold: 1}
+    startupProbe:
+      tcpSocket: {port: web}
+      periodSeconds: 1
+      timeoutSeconds: 20
+      failureThreshold: 60
+    readinessProbe:
+      httpGet: {path: /ready, port: web}
+      periodSeconds: 1
+      timeoutSeconds: 20
+      failureThreshold: 1
+    livenessProbe:
+      exec: {command: [cat, /tmp/alive]}
+      periodSeconds: 1
+      timeoutSeconds: 20
+      failureThreshold: 1
 """,
         )
     )

@@ -157,6 +157,9 @@ async def test_logs_as_asked_for(lab: Cluster) -> None:
     await lab.running("web")
     caller = Caller(lab)
     place = "/containerLogs/default/web/main"
+    async with asyncio.timeout(40):  # the container runs before it has said all of it
+        while len((await caller.get(place))[1].split()) < 3:  # noqa: ASYNC110 - no signal
+            await asyncio.sleep(0.05)
     assert sorted((await caller.get(place))[1].split()) == ["one", "three", "two"]
     assert len((await caller.get(f"{place}?tailLines=1"))[1].split()) == 1
     assert len((await caller.get(f"{place}?limitBytes=5"))[1]) == 5
