@@ -25,9 +25,10 @@ from k8slite.kit.tasks import stop
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "READ_HURRIED", 0.3)
-    monkeypatch.setattr(wire, "WRITE_HURRIED", 0.3)
-    monkeypatch.setattr(wire, "BEGIN_HURRIED", 0.3)
+    """But long enough for a healthy master, which shares this loop, on a busy machine."""
+    monkeypatch.setattr(wire, "READ_HURRIED", 2.0)
+    monkeypatch.setattr(wire, "WRITE_HURRIED", 2.0)
+    monkeypatch.setattr(wire, "BEGIN_HURRIED", 2.0)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ async def test_a_read_is_asked_of_another_when_a_master_freezes(
 ) -> None:
     made = await client.create(config("a"))
     three[0].wire.freeze()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await client.get(CONFIG_MAP, "a", "default") == made
 
 
@@ -180,7 +181,7 @@ async def test_a_watch_of_a_master_that_froze_is_noticed(
     try:
         informer = informers.of(CONFIG_MAP)
         await informer.wait_synced()
-        await until(lambda: bool(three[0].server.dispatcher.watches.fanout.counts()))
+        await until(lambda: three[0].server.dispatcher.watches.fanout.counts()["configmaps"] == 1)
         three[0].wire.freeze()
         async with HttpClient(three[2].wire.url) as other:
             await other.create(config("a"))
