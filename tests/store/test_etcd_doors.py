@@ -176,4 +176,4 @@ async def test_who_may_not_come_in_is_told_why(
         await EtcdStore(
             guarded.endpoints, Clock(), root=root, user=user, password=password
         ).__aenter__()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
