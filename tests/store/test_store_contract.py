@@ -242,9 +242,9 @@ async def next_event(store: Store, after: int) -> StoreEvent:
 
 async def test_a_lease_that_ends_deletes_its_keys_with_ordinary_events(stores) -> None:
     store = await stores.open()
-    lease = await store.grant(10)
+    lease = await store.grant(20)
     created = await store.commit([Create("/leased", b"1", lease), Create("/kept", b"2")])
-    await stores.pass_time(10)
+    await stores.pass_time(20)
     event = await next_event(store, created)
     assert event == StoreEvent("/leased", event.revision, None, created, b"1")
     assert event.revision > created
@@ -257,10 +257,10 @@ async def test_a_lease_that_ends_deletes_its_keys_with_ordinary_events(stores) -
 
 async def test_a_lease_that_is_kept_alive_goes_on(stores) -> None:
     store = await stores.open()
-    lease = await store.grant(10)
+    lease = await store.grant(30)
     revision = await store.commit([Create("/leased", b"1", lease)])
-    for _ in range(5):
-        await stores.pass_time(6)
+    for _ in range(4):
+        await stores.pass_time(9)
         await store.keep_alive(lease)
     assert await state(store) == {"/leased": b"1"}
     assert await store.revision() == revision
@@ -268,15 +268,15 @@ async def test_a_lease_that_is_kept_alive_goes_on(stores) -> None:
 
 async def test_a_sooner_lease_ends_sooner(stores) -> None:
     store = await stores.open()
-    late, soon = await store.grant(100), await store.grant(10)
+    late, soon = await store.grant(100), await store.grant(20)
     created = await store.commit([Create("/late", b"", late), Create("/soon", b"", soon)])
-    await stores.pass_time(10)
+    await stores.pass_time(20)
     assert (await next_event(store, created)).key == "/soon"
     assert await state(store) == {"/late": b""}
 
 
 async def test_revoke_ends_a_lease_at_once_and_forgives(store: Store) -> None:
-    lease = await store.grant(10)
+    lease = await store.grant(100)
     await store.commit([Create("/a", b"", lease), Create("/b", b"", lease)])
     await store.revoke(lease)
     await store.revoke(lease)
@@ -286,7 +286,7 @@ async def test_revoke_ends_a_lease_at_once_and_forgives(store: Store) -> None:
 
 
 async def test_a_key_put_again_belongs_to_its_last_lease_alone(store: Store) -> None:
-    first, second = await store.grant(10), await store.grant(10)
+    first, second = await store.grant(100), await store.grant(100)
     await store.commit([Create("/moved", b"", first), Create("/freed", b"", first)])
     await store.commit([Put("/moved", b"", second), Put("/freed", b"")])
     await store.revoke(first)
@@ -296,7 +296,7 @@ async def test_a_key_put_again_belongs_to_its_last_lease_alone(store: Store) -> 
 
 
 async def test_a_lease_and_its_end_need_no_turn_between(store: Store) -> None:
-    lease = await store.grant(10)
+    lease = await store.grant(100)
     outcomes = await asyncio.gather(
         store.commit([Create("/a", b"", lease)]),
         store.revoke(lease),
