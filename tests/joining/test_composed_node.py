@@ -28,8 +28,9 @@ from k8slite.store.etcd import EtcdStore
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    while not condition():
-        await Clock().sleep(0.01)
+    async with asyncio.timeout(60):
+        while not condition():
+            await Clock().sleep(0.01)
 
 
 @pytest.fixture(scope="module")

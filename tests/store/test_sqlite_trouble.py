@@ -131,9 +131,10 @@ async def test_a_lease_that_could_not_be_ended_is_ended_later(
         failures += [sqlite3.SQLITE_FULL] * 3
         watch = store.watch("/", created)
         waiting = asyncio.create_task(anext(watch))
-        while not waiting.done():
-            await clock.advance(10)
-            await asyncio.sleep(0.001)  # the writer is a thread of real time
+        async with asyncio.timeout(60):
+            while not waiting.done():
+                await clock.advance(10)
+                await asyncio.sleep(0.001)  # the writer is a thread of real time
         (event,) = waiting.result()
         assert event.deleted
         assert not failures

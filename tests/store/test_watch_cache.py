@@ -354,7 +354,8 @@ async def test_a_lease_that_ends_is_seen_as_a_deletion(stores) -> None:
         await write(store, cache, Create("/registry/leases/nodes/n1", b"", lease))
         cache.watch_prefix("/registry/leases/", lambda event: event.deleted and gone.set())
         await stores.pass_time(40)
-        await gone.wait()
+        async with asyncio.timeout(60):
+            await gone.wait()
 
 
 # -- what cannot be read ------------------------------------------------------------------------
