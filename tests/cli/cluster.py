@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 from tests.proxy.served import Node
 
 from k8slite.agent.master import master, start_control_plane
@@ -119,18 +120,36 @@ class Cluster:
                 await asyncio.sleep(0.01)
 
     @contextmanager
+    def _logs_apart(self) -> Iterator[None]:
+        """What the cluster's thread logs goes to a file, not among what a command prints."""
+        before = structlog.get_config()["logger_factory"]
+        with (self.settings.data_dir / "log").open("w") as file:
+
+            def logger(*args: Any) -> Any:
+                if threading.current_thread() is self._thread:
+                    return structlog.PrintLogger(file)
+                return before(*args)
+
+            structlog.configure(logger_factory=logger)
+            try:
+                yield
+            finally:
+                structlog.configure(logger_factory=before)
+
+    @contextmanager
     def running(self) -> Iterator[Cluster]:
-        self._thread.start()
-        self._started.wait(timeout=30)
-        if self._failure is not None:
-            raise self._failure
-        try:
-            yield self
-        finally:
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(timeout=30)
-            self._thread.join(timeout=30)
+        with self._logs_apart():
+            self._thread.start()
+            self._started.wait(timeout=30)
             if self._failure is not None:
                 raise self._failure
+            try:
+                yield self
+            finally:
+                asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(timeout=30)
+                self._thread.join(timeout=30)
+                if self._failure is not None:
+                    raise self._failure
 
     async def _end(self) -> None:
         assert self._main is not None
