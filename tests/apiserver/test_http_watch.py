@@ -164,11 +164,11 @@ async def test_watches_come_in_the_old_version_and_in_other_forms(api: Served) -
 
 
 async def test_a_watch_over_a_websocket(api: Served) -> None:
-    async with api.session.ws_connect(api.url(f"{PODS}?watch=1&timeoutSeconds=1")) as socket:
+    async with api.session.ws_connect(api.url(f"{PODS}?watch=1&timeoutSeconds=5")) as socket:
         await api.create_pod("a")
         event = await socket.receive_json(timeout=10)
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
-        message = await socket.receive(timeout=10)
+        message = await socket.receive(timeout=30)
         assert message.type is aiohttp.WSMsgType.CLOSE
 
 

@@ -365,7 +365,7 @@ async def test_a_deleted_node_is_put_out_at_every_master(two: list[Master], tmp_
         other = HttpClient(replace(identity.access(), server=two[1].secure))
         await stack.enter_async_context(other)
         watching = asyncio.create_task(consume(other))
-        await until(lambda: two[1].server.dispatcher.watches.fanout.counts())
+        await until(lambda: two[1].server.dispatcher.watches.fanout.counts()["pods"] == 1)
         async with HttpClient(two[0].admin()) as admin:
             await admin.delete(NODE, "n1")
         # What is open ends, what is asked is refused, and the certificate cannot be renewed.
