@@ -9,10 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from k8slite.deploy.units import LOGS, RUN, Service, init_script, systemd_unit
+
+T = TypeVar("T")
 
 SERVICE = Service("k8slite-thing", ("/opt/k8slite/x/thing", "--a=b c", "100%", "$HOME"), "A thing")
 
@@ -56,10 +59,15 @@ class Running:
         return path.read_text() if path.exists() else ""
 
     def pid(self, kind: str = "child") -> int:
-        try:
-            return int((self.folder / f"run/k8slite-thing.{kind}").read_text().split()[0])
-        except (FileNotFoundError, ValueError, IndexError):
-            return 0
+        """Of what is on record; never 0, which to kill is to kill the tests."""
+
+        def recorded() -> int:
+            try:
+                return int((self.folder / f"run/k8slite-thing.{kind}").read_text().split()[0])
+            except (FileNotFoundError, ValueError, IndexError):
+                return 0
+
+        return until(recorded)
 
     def processes(self) -> list[str]:
         found = []
@@ -73,11 +81,13 @@ class Running:
         return found
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], T]) -> T:
+    """What it gives, once that is true."""
     deadline = time.monotonic() + 20
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return found
 
 
 @pytest.fixture
