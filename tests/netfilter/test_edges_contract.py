@@ -326,6 +326,34 @@ def test_a_change_over_foreign_changes_is_refused(kernel: Kernel) -> None:
     assert len(kernel.rules()) == len(JUMPS) + 6
 
 
+def test_a_chain_that_somebody_elses_rule_leads_to_stays_empty_and_troubles_nobody(
+    kernel: Kernel,
+) -> None:
+    kernel.want_the_article()
+    kernel.want_a_node_port()
+    kernel.sync()
+    leads = [
+        f"-A PREROUTING -s 10.9.0.0/16 -j {chain}"
+        for chain in ("KUBE-NODEPORT-CONTAINER", "KUBE-PORTALS-CONTAINER")
+    ]
+    for lead in leads:
+        kernel.iptables(*lead.split())
+    kernel.desired.remove("default/web:")
+    kernel.sync()
+    assert kernel.site.do(kernel.edge.intact())
+    assert not [rule for rule in kernel.rules() if rule.startswith("-A KUBE-NODEPORT")]
+    kernel.want_a_node_port()
+    kernel.sync()
+    assert set(kernel.rules()) > {*NODE_PORT_RULES, *leads}
+    for _ in range(2):
+        kernel.site.do(kernel.edge.remove())
+        assert [rule for rule in kernel.rules() if "KUBE" in rule] == leads
+    for lead in leads:
+        kernel.iptables("-D", *lead.split()[1:])
+    kernel.site.do(kernel.edge.remove())
+    assert not [line for line in kernel.listing() if "KUBE" in line]
+
+
 def test_a_doubled_jump_is_made_single(kernel: Kernel) -> None:
     kernel.want_the_article()
     kernel.sync()

@@ -4,6 +4,7 @@ to it is heard. Each test has a network namespace of its own, with somebody else
 from __future__ import annotations
 
 import ctypes
+import queue
 import random
 import re
 import socket
@@ -240,6 +241,11 @@ def test_more_refusals_than_can_be_heard_are_a_foreign_change(
         "add chain ip k8slite more { type filter hook input priority 0; }",
         "add set ip k8slite more { type ipv4_addr; }",
         "add table ip k8slite { flags dormant; }",
+        "add chain ip k8slite alien; add map ip k8slite alien { type inet_service : verdict; "
+        "elements = { 80 : jump alien }; }",
+        "add map ip k8slite alien { type inet_service : verdict; "
+        "elements = { 80 : jump service-default/web/http }; }",
+        "add element ip k8slite doors { * : drop }",
         "delete table ip6 k8slite",
     ],
 )
@@ -274,6 +280,17 @@ def test_the_tables_of_others_may_change(kernel: Kernel) -> None:
     kernel.want("more", "10.0.0.10", endpoints(1))
     kernel.change()
     assert kernel.is_what_a_new_process_wants()
+
+
+def test_news_are_heard_again_after_a_change_of_our_own(kernel: Kernel) -> None:
+    heard: queue.SimpleQueue[None] = queue.SimpleQueue()
+    kernel.edge.heed(lambda: heard.put(None))
+    kernel.sync()
+    for number in range(3):
+        kernel.nft("add", "rule", "ip", "nat", "DOCKER", "accept")
+        heard.get(timeout=20)
+        kernel.want("more", "10.0.0.10", endpoints(*range(1, number + 2)))
+        kernel.change()
 
 
 def test_news_that_did_not_fit_count_as_a_change(kernel: Kernel) -> None:

@@ -156,6 +156,41 @@ def test_rules_that_somebody_keeps_changing_are_told_of(net: Net) -> None:
     net.node.do(story())
 
 
+def test_a_fault_of_the_edge_is_told_and_outlived(net: Net) -> None:
+    class Faulty(TableEdge):
+        fault = False
+
+        async def sync(self, desired: Desired) -> Change:
+            if self.fault:
+                raise KeyError("what nobody thought of")
+            return await super().sync(desired)
+
+        async def change(self, change: Change) -> None:
+            if self.fault:
+                raise KeyError("what nobody thought of")
+            await super().change(change)
+
+    edge = Faulty("172.16.0.0/16", "pod0")
+
+    async def story() -> None:
+        async with running(lambda: edge) as world, greeters(1) as endpoints:
+            await world.serve("early", PORTAL, endpoints)
+            edge.fault = True
+            await world.put(
+                endpoints_object("web", endpoints), service_object("web", "192.168.3.7", PORTS)
+            )
+            await until(lambda: reason(world, "web") == serving.NOT_WRITTEN)
+            said = condition_of(world.service("web"), NODE)
+            assert said is not None
+            assert "what nobody thought of" in said.message
+            assert await ask(PORTAL, 80) == b"0"
+            edge.fault = False
+            await until(lambda: world.proxy.settled)
+            assert await ask("192.168.3.7", 80) == b"0"
+
+    net.node.do(story())
+
+
 def test_each_change_is_written_once(net: Net, new_edge: NewEdge) -> None:
     async def story() -> None:
         async with running(new_edge) as world, greeters(1) as endpoints:

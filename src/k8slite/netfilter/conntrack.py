@@ -16,6 +16,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from k8slite.netfilter.edge import NetfilterError, NotPermitted, Unsupported
@@ -37,9 +38,9 @@ _IP = {  # CTA_IP_V4_SRC and _DST, CTA_IP_V6_SRC and _DST
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 _FILTER, _FILTER_ORIGINAL = 25, 1  # CTA_FILTER, CTA_FILTER_ORIG_FLAGS
 _BY_ADDRESS, _BY_PROTOCOL, _BY_PORT = 1 << 1, 1 << 3, 1 << 5  # CTA_FILTER_F_* (nf_internals.h)
-#: The kernel walks through all its flows for every question; so many portals are asked for one by
-#: one, and for more all flows are read.
-_QUESTIONS = 16
+#: The kernel walks through its whole table for every question; to read so many flows takes as long.
+_A_WALK = 1_300
+_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 Address = tuple[str, int]
 
@@ -182,12 +183,21 @@ def forget_strays(portals: Collection[Address]) -> None:
 
 
 def _flows_to(conntrack: Conntrack, protocol: int, portals: Collection[Address]) -> Iterator[Flow]:
-    """The flows to these, perhaps more."""
-    if len(portals) > _QUESTIONS:
-        yield from conntrack.flows(protocol)
-    else:
+    """The flows to these, perhaps more: whatever is sooner read."""
+    walks = sum(1 if address else 2 for address, _ in portals)
+    if walks <= 2 + _tracked() // _A_WALK:
         for portal in portals:
             yield from conntrack.flows(protocol, portal)
+    else:
+        yield from conntrack.flows(protocol)
+
+
+def _tracked() -> int:
+    """How many flows of any protocol there are, about."""
+    try:
+        return int(_COUNT.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _answers(server: Address, servers: Servers) -> bool:

@@ -22,8 +22,11 @@ into all tables if it were let.
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,15 @@ class LegacyEdge:
             self._nat.close()
             self._nat = None
 
+    @contextmanager
+    def _writing(self, nat: _Nat) -> Iterator[None]:
+        """Nobody else writes meanwhile. Raises NetfilterError for what libiptc refuses."""
+        with xtables_lock(self._clock, self._lock_wait, self._lock_path):
+            try:
+                yield
+            except nat.error as error:
+                raise _explained(error) from error
+
     def _intact(self) -> bool:
         return self._left is not None and self._left.same(self._open().state())
 
@@ -105,7 +117,7 @@ class LegacyEdge:
         nat = self._open()
         removed: dict[Rule, None] = {}
         added: dict[Rule, None] = {}
-        with xtables_lock(self._clock, self._lock_wait, self._lock_path):
+        with self._writing(nat):
             self._left = None
             for _ in range(_ROUNDS):
                 before = nat.state()
@@ -123,7 +135,7 @@ class LegacyEdge:
         """What the table must have become in size tells a foreign change right before or after
         the commit."""
         nat = self._open()
-        with xtables_lock(self._clock, self._lock_wait, self._lock_path):
+        with self._writing(nat):
             left, self._left = self._left, None
             if left is None or not left.same(nat.state(brief=True)):
                 raise Drifted("the nat table is not as it was left")
@@ -139,7 +151,7 @@ class LegacyEdge:
         if self._nat is None and not legacy_table_exists("nat"):
             return  # looking for our chains would make the table
         nat = self._open()
-        with xtables_lock(self._clock, self._lock_wait, self._lock_path):
+        with self._writing(nat):
             nat.refresh()
             if nat.clear():
                 nat.commit()
@@ -158,7 +170,8 @@ def _import_iptc() -> Any:
 
 
 class _Nat:
-    """The table nat in libiptc's hands; every method belongs on the edge's thread."""
+    """The table nat in libiptc's hands; every method belongs on the edge's thread. They raise
+    ``error``, libiptc's own."""
 
     def __init__(self) -> None:
         iptc = _import_iptc()
@@ -167,6 +180,7 @@ class _Nat:
         tables = iptc.Table.existing_table_names
         tables.update({name: name == "nat" for name in iptc.Table.ALL})
         self._iptc = iptc
+        self.error: type[Exception] = iptc.IPTCError
         self._templates: dict[tuple[str, str], Template] = {}
         self._libc = ctypes.CDLL(None, use_errno=True)
         try:
@@ -190,16 +204,10 @@ class _Nat:
 
     def refresh(self) -> None:
         """Read the table as it is now; forget what was not committed."""
-        try:
-            self._table.refresh()
-        except self._iptc.IPTCError as error:
-            raise _explained(error) from error
+        self._table.refresh()
 
     def commit(self) -> None:
-        try:
-            self._table.commit()
-        except self._iptc.IPTCError as error:
-            raise _explained(error) from error
+        self._table.commit()
 
     def converge(self, desired: Mapping[str, Sequence[Rule]]) -> tuple[Change, bool]:
         """Make our chains hold what is desired and be jumped to. Returns the difference, and
@@ -296,12 +304,20 @@ class _Nat:
             builtin.delete_rule(jump_rule(self._iptc, jump))
 
     def _drop(self, chain: str) -> bool:
-        """Take away the chain and its jumps. Returns whether there was anything."""
+        """Take away the chain and its jumps; it stays, empty, where somebody else's rule leads to
+        it. Returns whether there was anything."""
         if not self._table.is_chain(chain):
             return False
-        self._unjump(JUMPS[chain], len(self._jumps(JUMPS[chain])))
+        jumps = self._jumps(JUMPS[chain])
+        held = not self._table.first_rule(chain) and not jumps
+        self._unjump(JUMPS[chain], len(jumps))
         self._table.flush_entries(chain)
-        self._table.delete_chain(chain)
+        try:
+            self._table.delete_chain(chain)
+        except self.error as error:
+            if os.strerror(errno.EMLINK) not in str(error):
+                raise
+            return not held
         return True
 
     def clear(self) -> bool:

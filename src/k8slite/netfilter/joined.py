@@ -29,6 +29,7 @@ class JoinedEdge:
         self._room = room
         self._tried = False
         self._bare = False  # the chains are known to be away
+        self._chains_trouble = ""  # why they are not
         self._chained = False  # they are known to be there
 
     @property
@@ -60,9 +61,7 @@ class JoinedEdge:
     async def sync(self, desired: Desired) -> Change:
         if self.chain_room == 0:
             done = await self._table.sync(desired)
-            if not self._bare:
-                await self._chains.remove()
-                self._bare = True
+            await self._take_chains_away()
             return done
         if self.chain_room is None:
             return await self._chains.sync(desired)
@@ -92,7 +91,24 @@ class JoinedEdge:
     async def intact(self) -> bool:
         if self.chain_room is not None and not await self._table.intact():
             return False
-        return self.chain_room == 0 or await self._chains.intact()
+        if self.chain_room == 0:
+            await self._take_chains_away()
+            return True
+        return await self._chains.intact()
+
+    async def _take_chains_away(self) -> None:
+        """Once; what keeps us from it keeps nothing else, and is tried again with the next look."""
+        if self._bare:
+            return
+        try:
+            await self._chains.remove()
+            self._bare = True
+        except Unsupported:
+            self._bare = True  # who cannot have chains has left none
+        except NetfilterError as error:
+            if str(error) != self._chains_trouble:
+                self._chains_trouble = str(error)
+                log.warning("the other mode's rules stay", role="proxy", error=str(error))
 
     async def connections(self) -> dict[str, int]:
         """How many connections each portal of the table had; read when somebody asks."""

@@ -173,7 +173,7 @@ class NftEdge:
             return self._left is not None
         listing = self._list()
         same = not listing.jump_edits(_standing(self._present)) and all(
-            (chain in listing.chains) == stands(chain, wanted)
+            (chain in listing.chains if stands(chain, wanted) else listing.gone(chain))
             and dict.fromkeys(listing.rules(chain, wanted)) == wanted
             for chain, wanted in self._present.items()
         )
@@ -231,10 +231,23 @@ class _Listing:
         lines = (line for line in self.lines if line.startswith(prefix))
         return [known.get(line) or parse(line) for line in lines]
 
+    def gone(self, chain: str) -> bool:
+        """Not there; or empty, for somebody else's rule leads to it: then it cannot be deleted."""
+        return chain not in self.chains or (self._held(chain) and not self.rules(chain))
+
     def removal(self, chain: str) -> list[str]:
         """What takes a chain and the jumps to it away."""
         lines = [f"-D {JUMPS[chain].body}"] * self._jumps(JUMPS[chain])
-        return [*lines, f":{chain} - [0:0]", f"-X {chain}"] if chain in self.chains else lines
+        if not self.gone(chain):
+            lines.append(f":{chain} - [0:0]")
+            if not self._held(chain):
+                lines.append(f"-X {chain}")
+        return lines
+
+    def _held(self, chain: str) -> bool:
+        own = f"-A {JUMPS[chain].body}"
+        ends = (f" -j {chain}", f" -g {chain}")
+        return any(line.endswith(ends) and line != own for line in self.lines)
 
     def jump_edits(self, chains: Iterable[str]) -> list[str]:
         """What makes each of the chains jumped to exactly once; a new jump goes first, one to

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from k8slite.netfilter.edge import Drifted, NetfilterError, Thread, Unsupported
+from k8slite.netfilter.edge import Drifted, Locked, NetfilterError, Thread, Unsupported
 from k8slite.netfilter.nft.chains import Surroundings, skeleton
 from k8slite.netfilter.nft.layout import (
     IP,
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 FAMILIES = (IP, IP6)
 _OURS = frozenset((family.number, TABLE) for family in FAMILIES)
+#: Changes of others that may come between while it is tried out whether a table works.
+_TRIES = 50
 #: Seconds between news of others' changes and the look at what they did.
 _PAUSE = 0.1
 #: Whether bridged packets meet the rules of each family; without the file they do not.
@@ -85,13 +87,24 @@ class TableEdge:
         NotPermitted."""
         link = Link()
         try:
-            if not exists(link, IP):
-                link.commit([*skeleton(IP, self._around(IP)), delete_table(IP)])
+            if not any(self._tried_out(link) for _ in range(_TRIES)):
+                raise Locked("nftables changes all the time; end what changes it")
             News(link.port).close()
-        except Drifted as error:  # an expression is not there
-            raise Unsupported(f"{error}; this kernel's nftables lacks it") from error
         finally:
             link.close()
+
+    def _tried_out(self, link: Link) -> bool:
+        """Nobody else's table may get lost: only while nothing changes."""
+        generation = link.generation()
+        if exists(link, IP):
+            return True
+        try:
+            link.commit([*skeleton(IP, self._around(IP)), delete_table(IP)], generation)
+        except Drifted as error:
+            if link.generation() == generation:  # an expression is not there
+                raise Unsupported(f"{error}; this kernel's nftables lacks it") from error
+            return False
+        return True
 
     async def sync(self, desired: Desired) -> Change:
         done = await self._thread.run(lambda: self._sync(desired))
@@ -100,6 +113,7 @@ class TableEdge:
 
     async def change(self, change: Change) -> None:
         await self._thread.run(lambda: self._change(change.table))
+        self._listen()
 
     async def intact(self) -> bool:
         intact = await self._thread.run(self._intact)

@@ -122,7 +122,7 @@ class Link:
                     code = -struct.unpack_from("=i", payload)[0]
                     if code == errno.ENOENT:
                         return []
-                    if code == errno.EINTR:
+                    if code in (errno.EINTR, errno.EBUSY):  # busy: an earlier one was cut off
                         whole = False
                     elif code:
                         raise_for(code, "reading")

@@ -29,7 +29,7 @@ _TABLE = attribute(1, text(TABLE))
 class Listed:
     """A table as listed. ``chains`` have their hook (number, priority; or None) and their rules
     (handle, expressions); ``doors`` are by map and key, and lead to a chain. ``astray`` are marks
-    of elements that cannot be ours, by map."""
+    of elements that cannot be ours, by map; ``strange`` says that there is one without a key."""
 
     chains: dict[str, tuple[tuple[int, int] | None, list[tuple[int, bytes]]]] = field(
         default_factory=dict
@@ -39,6 +39,7 @@ class Listed:
     slots: dict[int, dict[int, Endpoint]] = field(default_factory=lambda: defaultdict(dict))
     rings: dict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     astray: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    strange: bool = False
 
     def places(self) -> dict[tuple[str, bytes], str]:
         """Where each door stands, and the chain that it leads to."""
@@ -66,14 +67,16 @@ def listed(link: Link, family: Family) -> Listed | None:
         shape = _shape(parts)
         found.shapes[shape.name] = shape
     for name in DOORS:
-        found.doors[name] = {key: _chain_of(data) for key, data in _elements(link, number, name)}
-    for key, data in _elements(link, number, "endpoints"):
+        found.doors[name] = {
+            key: _chain_of(data) for key, data in _elements(found, link, number, name)
+        }
+    for key, data in _elements(found, link, number, "endpoints"):
         mark = _native(key)
         if mark & OURS:
             found.slots[(mark & ~OURS) >> SLOT_BITS][mark % SLOTS] = endpoint_of(data)
         else:
             found.astray["endpoints"].append(mark)
-    for key, data in _elements(link, number, "ring"):
+    for key, data in _elements(found, link, number, "ring"):
         mark, to = _native(key), _native(data)
         if mark & OURS and mark // SLOTS == to // SLOTS:
             found.rings[(mark & ~OURS) >> SLOT_BITS][mark % SLOTS] = to % SLOTS
@@ -117,12 +120,16 @@ def _all(objects: list[bytes]) -> Iterator[dict[int, bytes]]:
     return (dict(attributes(data)) for data in objects)
 
 
-def _elements(link: Link, family: int, name: str) -> Iterator[tuple[bytes, bytes]]:
-    """Key and data of every element of a map; a verdict's data is the verdict."""
+def _elements(found: Listed, link: Link, family: int, name: str) -> Iterator[tuple[bytes, bytes]]:
+    """Key and data of every element of a map; a verdict's data is the verdict. A catch-all has no
+    key."""
     where = _TABLE + attribute(2, text(name))
     for parts in _all(link.dump(nl.GETELEMENT, family, where)):
         for _, body in attributes(parts.get(3, b"")):
             pair = dict(attributes(body))
+            if 1 not in pair:
+                found.strange = True
+                continue
             _, key = next(attributes(pair[1]))
             _, data = next(attributes(pair[2]), (0, b""))
             yield key, data

@@ -260,12 +260,12 @@ class FamilyTable:
         ours = self.chains.keys() | {chain.name for chain in chains(family, self.around)}
         strays = [name for name in found.chains if name not in ours]
         made += (empty_chain(family, name) for name in strays)
-        made += (delete_chain(family, name) for name in strays)
         known = {shape.name for shape in maps(family)}
         known |= {affinity_name(c.name) for c in self.chains.values() if c.affinity is not None}
         for name, shape in found.shapes.items():
             if name not in known and not shape.flags & ANONYMOUS:
                 made.append(delete_set(family, name))
+        made += (delete_chain(family, name) for name in strays)  # no map leads to them any more
         used = {chain.number for chain in self.chains.values()}
         for map_name, by_number in (("endpoints", found.slots), ("ring", found.rings)):
             for number, numbered in by_number.items():
@@ -281,6 +281,8 @@ ANONYMOUS = 1
 
 def sound(family: Family, found: Listed, around: Surroundings) -> bool:
     """Whether the table's maps and hooks are ours; if not, nothing in it can be mended."""
+    if found.strange:
+        return False
     for shape in maps(family):
         listed = found.shapes.get(shape.name)
         if listed is None or listed._replace(data_size=shape.data_size) != shape:

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 #: Seconds between two looks while there are addresses to care for: at the other nodes, or only at
 #: our own portal rules.
 LOOK_EVERY, LOOK_AT_RULES_EVERY = 0.2, 1.0
-#: Seconds that a new address waits for its portal rules, at the most.
+#: Seconds that a new address, or all at the start, wait for their portal rules, at the most.
 _RULES_WITHIN = 2.0
 #: Seconds between two attempts to open what could not be opened.
 _RETRY = 2.0
@@ -107,7 +107,8 @@ class Announcer:
         """Until cancelled; then nothing is announced any more."""
         for informer in (self._services, self._endpoints, self._nodes):
             await informer.wait_synced()
-        while not self._portals.settled:
+        until = self._clock.monotonic() + _RULES_WITHIN
+        while not self._portals.settled and self._clock.monotonic() < until:
             await self._clock.sleep(LOOK_EVERY)
         unsubscribe = [
             self._services.subscribe(self._on_service),

@@ -20,9 +20,9 @@ from k8slite.netfilter.portals import Portal
 
 log = structlog.get_logger()
 
-#: Seconds between two searches, at least; and how many times as long as a search takes. The kernel
-#: goes through all flows for it.
-_PAUSE, _REST = 0.1, 9
+#: Seconds between two searches: so many times as long as the last took, for the kernel goes through
+#: all flows for it, but at least and at most so long.
+_REST, _PAUSE, _LONGEST = 9, 0.1, 1.0
 
 
 class Elders:
@@ -89,7 +89,7 @@ class Elders:
             finally:
                 self._forgetting = False
             took = self._clock.monotonic() - began
-            await self._clock.sleep(max(_PAUSE, _REST * took))
+            await self._clock.sleep(min(_LONGEST, max(_PAUSE, _REST * took)))
 
 
 def _answered(portal: Portal) -> dict[Address, Servers]:

@@ -89,6 +89,12 @@ class PortalKeeper:
                 self._fail(str(error))
                 await self._clock.sleep(self._pause(error))
                 continue
+            except Exception as error:  # a fault of ours: what stands in the kernel goes on
+                log.exception("portal rules not written", role="proxy")
+                self._compared = None
+                self._fail(f"{type(error).__name__}: {error}; this is a fault of k8slite")
+                await self._clock.sleep(_BACKOFF.delay(self._failures))
+                continue
             self._drifts, self._failures, self.trouble = 0, 0, ""
             try:
                 async with asyncio.timeout(self._look_every):

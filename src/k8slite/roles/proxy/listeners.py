@@ -95,11 +95,11 @@ class Listeners:
         long as it does; UDP sessions go on with another. Returns the listener's local port.
         Raises OSError when no socket can be had."""
         listener = self._open.get(port.name)
-        if listener is not None and listener.protocol != port.protocol:
-            self.retire(port.name)
-            listener = None
-        if listener is None:
-            listener = self._open[port.name] = self._listen(port)
+        if listener is None or listener.protocol != port.protocol:
+            fresh = self._listen(port)
+            if listener is not None:
+                self._retired.append(listener)
+            listener = self._open[port.name] = fresh
         balancer = listener.balancer
         balancer.set_affinity(port.affinity)
         balancer.set_warm_up(port.warm_up)
