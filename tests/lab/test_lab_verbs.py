@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_cut_host_is_alone_until_it_is_healed(machines: Lab, node: Host) -> No
     node.cut()
     assert not reaches(node, second)
     assert not reaches(second, node)
-    assert reaches(second, third)
+    until(lambda: reaches(second, third))
     node.heal()
     until(lambda: reaches(node, second) and reaches(third, node))
 
@@ -79,17 +80,17 @@ def test_a_slow_cable_delays_loses_and_throttles(machines: Lab, node: Host) -> N
     second = machines["node2"]
 
     def round_trip_ms() -> float:
-        line = node.run("busybox", "ping", "-c", "3", "-i", "0.1", second.address).splitlines()[-1]
-        return float(line.split(" = ")[1].split("/")[1])
+        """The shortest of some: a busy machine makes others longer."""
+        line = node.run("busybox", "ping", "-c", "5", "-i", "0.1", second.address).splitlines()[-1]
+        return float(line.split(" = ")[1].split("/")[0])
 
     def received() -> int:
         words = ("busybox", "ping", "-c", "50", "-i", "0.01", "-W", "1", second.address)
         answer = node.run(*words, check=False)
         return int(answer.split(" packets received")[0].split()[-1])
 
-    good = round_trip_ms()
     node.slow(delay=0.05)
-    assert round_trip_ms() > good + 90
+    assert round_trip_ms() >= 99
     node.fast()
     assert round_trip_ms() < 50
     node.slow(loss=0.3)
@@ -125,9 +126,9 @@ def test_a_reboot_ends_everything_keeps_the_disk_and_starts_what_is_installed(
     assert not node.path("/run/lost").exists()
     assert "LEFT" not in node.run("iptables-save")
     assert node.path("/run/installed").exists()
-    assert "sleep 4000" in node.processes().values()
+    until(lambda: "sleep 4000" in node.processes().values())
     assert node.docker("inspect", "--format", "{{.State.Running}}", "web") == "false"
-    assert reaches(machines["node2"], node)
+    until(lambda: reaches(machines["node2"], node))
     assert machines.ssh(node, "hostname").strip() == "node1"
     node.services.clear()
     script = node.path("/etc/init.d/k8slite-probe")
@@ -153,9 +154,9 @@ def clocked(node: Host) -> Iterator[Host]:
     node.services.pop("clock")
     for pid, line in node.processes().items():
         if CLOCK in line:
-            node.run(
-                "kill", "-9", Path(f"/proc/{pid}/status").read_text().split("NSpid:")[1].split()[1]
-            )
+            with suppress(OSError):  # it may be gone
+                status = Path(f"/proc/{pid}/status").read_text()
+                node.run("kill", "-9", status.split("NSpid:")[1].split()[1], check=False)
 
 
 def test_the_clock_jumps_for_those_who_live_by_it_and_only_on_this_host(clocked: Host) -> None:
