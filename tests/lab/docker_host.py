@@ -123,8 +123,9 @@ class DockerHost:
     def docker(self, *words: str, stdin: bytes | None = None) -> str:
         """One command of Docker's own client; its output."""
         done = subprocess.run(
-            ["docker", "-H", self.url, *words], input=stdin, capture_output=True, check=False
-        )
+            ["docker", "-H", self.url, *words],
+            input=stdin, capture_output=True, check=False, timeout=60,
+        )  # fmt: skip
         if done.returncode:
             raise AssertionError(f"docker {' '.join(words)}: {done.stderr.decode().strip()}")
         return done.stdout.decode().strip()
