@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,12 @@ def folder() -> Iterator[Path]:
 
 def children(one: object) -> list[int]:
     """The ExaBGP processes of a namespace."""
-    pids = one.site.pids()  # type: ignore[attr-defined]
-    return [pid for pid in pids if b"exabgp" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in one.site.pids():  # type: ignore[attr-defined]
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+            if b"exabgp" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def test_routes_come_and_go(folder: Path) -> None:
