@@ -12,6 +12,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 import aiohttp
 import pytest
@@ -20,13 +21,21 @@ from tests.netfilter.sites import Site
 from tests.proxy.test_portals import from_site, greeters, refused
 from tests.proxy.world import POD, Net, ask, endpoints_object, running, tcp_server, until
 
-from k8slite.decide.balancing import Endpoint
+from k8slite.decide.balancing import Balancer, Endpoint
+from k8slite.kit.backoff import Backoff
 from k8slite.netfilter.edge import Edge
+from k8slite.roles.proxy import listeners
 
 PORTAL = "192.168.3.214"
 #: Nobody has this address: whoever connects there meets silence.
 SILENT = ("172.16.5.77", 80)
 NewEdge = Callable[[], Edge]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def silence(net: Net) -> None:
+    """It lasts: a node that knows no hardware address gives up within three seconds."""
+    net.node.ip("neigh", "replace", SILENT[0], "lladdr", "02:00:00:00:00:01", "dev", "pod0")
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,7 +113,7 @@ def test_clients_of_silent_endpoints_keep_nobody_waiting(net: Net, new_edge: New
 
 
 def test_a_silent_endpoint_costs_its_first_clients_one_timeout_and_others_nothing(
-    net: Net, new_edge: NewEdge
+    net: Net, new_edge: NewEdge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
         async with running(new_edge, connect_timeouts=(0.1, 30.0)) as world, greeters(2) as alive:
@@ -119,6 +128,9 @@ def test_a_silent_endpoint_costs_its_first_clients_one_timeout_and_others_nothin
             assert counters.failures == failures
             assert not world.recorded.events
 
+    # Nobody probes it again while the test lasts.
+    long = partial(Balancer, ejection=Backoff(initial=60.0, maximum=60.0))
+    monkeypatch.setattr(listeners, "Balancer", long)
     net.node.do(story())
 
 
