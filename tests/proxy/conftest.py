@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,15 @@ from k8slite.netfilter.choice import choose_edge
 from k8slite.netfilter.edge import Edge
 from k8slite.netfilter.iptables import LegacyEdge
 from k8slite.netfilter.restore import NftEdge
+
+
+@pytest.fixture(autouse=True, scope="session")
+def descriptors_enough() -> Iterator[None]:
+    """As an agent takes them: proxy and clients are of this one process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="module")

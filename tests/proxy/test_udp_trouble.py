@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from tests.netfilter.sites import Site
@@ -43,22 +43,23 @@ async def flooding(site: Site, address: str, port: int) -> AsyncIterator[asyncio
         await waiting
 
 
+async def is_answered(client: Datagrams, question: bytes) -> bool:
+    """Ask; the question is repeated when its answer is not there within a moment."""
+    for _ in range(20):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                client.transport.sendto(question)  # type: ignore[attr-defined]
+                while (await client.heard.get())[0] != b"a:" + question:
+                    pass  # the answer to an elder question
+                return True
+    return False
+
+
 async def goes_on(client: Datagrams, over: asyncio.Event) -> int:
-    """Ask again and again until ``over``; a question is repeated when its answer is not there
-    within a moment. Returns how many were answered."""
+    """Ask again and again until ``over``. Returns how many were answered."""
     answered = 0
     while not over.is_set():
-        for _ in range(20):
-            try:
-                async with asyncio.timeout(0.5):
-                    client.transport.sendto(b"%d" % answered)  # type: ignore[attr-defined]
-                    while (await client.heard.get())[0] != b"a:%d" % answered:
-                        pass  # the answer to an elder question
-                break
-            except TimeoutError:
-                continue
-        else:
-            raise AssertionError(f"starved after {answered} answers")
+        assert await is_answered(client, b"%d" % answered), f"starved after {answered} answers"
         answered += 1
     return answered
 
@@ -84,9 +85,9 @@ def test_a_live_client_goes_on_in_a_flood_and_nothing_is_left_of_it(
                     turns = world.proxy.listeners._reactor._turns
                     assert len(turns) == len(set(turns))
                     assert len(os.listdir("/proc/self/fd")) <= before + MAX_SESSIONS + 10
-                assert await asked(client) == b"a:hello"
+                assert await is_answered(client, b"after the flood")
                 if past_the_portal:
-                    assert counters.connections == 1
+                    assert counters.connections <= 40  # ours, anew after a silence
                     assert counters.strangers > 1_000
                 else:
                     assert counters.connections > 1_000
