@@ -60,7 +60,7 @@ static void vanish(int fd) {
     char byte;
     int repair = 1;
     struct pollfd readable = {.fd = fd, .events = POLLIN};
-    poll(&readable, 1, 1000);
+    poll(&readable, 1, 10000);
     if (read(fd, &byte, 1) != 1) die("read");
     if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &repair, sizeof repair)) die("TCP_REPAIR");
     close(fd); /* which says nothing in this state */
