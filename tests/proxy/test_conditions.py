@@ -337,4 +337,4 @@ def test_an_operator_sees_it_in_describe(net: Net, tmp_path: Path) -> None:
     try:
         net.node.do(story(), timeout=90)
     finally:
-        net.node.run("iptables-legacy", "-t", "nat", "-F")
+        net.node.run("iptables-legacy", "-w", "-t", "nat", "-F")
