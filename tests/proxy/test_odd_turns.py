@@ -118,7 +118,9 @@ def test_endpoints_that_lead_back_to_their_service_are_left_out(
     """Else one client would use up every descriptor that there is for clients."""
 
     def troubles(world: World) -> list[str]:
-        return [key for key, reason, _ in world.recorded.events if reason == "EndpointsLeadBack"]
+        """Of which services it is said; of one perhaps again, when it is looked at again."""
+        told = (key for key, reason, _ in world.recorded.events if reason == "EndpointsLeadBack")
+        return list(dict.fromkeys(told))
 
     async def story() -> None:
         async with running(new_edge) as world:

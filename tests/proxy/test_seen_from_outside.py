@@ -78,17 +78,22 @@ def test_top_and_metrics_show_what_went_through_the_portal(net: Net, tmp_path: P
             spec = json.loads((await ctl("get", "svc", "kubernetes-ro", "-o", "json"))[0])["spec"]
             async with aiohttp.ClientSession() as session:
                 await opened(spec["clusterIP"])
+                # One, or more: on a busy machine not every attempt is waited for.
+                before = (await top())["kubernetes-ro"]
                 for _ in range(3):
                     await text_of(session, f"http://{spec['clusterIP']}/version")
                 seen = (await top())["kubernetes-ro"]
-                assert seen["total"]["connections"] == 2  # one was kept, and used three times
-                [end] = seen["endpoints"]
-                assert (end["address"], end["total"]["connections"]) == (f"{NODE}:7080", 2)
+                count = seen["total"]["connections"]
+                assert count == before["total"]["connections"] + 1  # kept, and used three times
+                assert count >= 2
+                [end], [was] = seen["endpoints"], before["endpoints"]
+                assert end["address"] == f"{NODE}:7080"
+                assert end["total"]["connections"] == was["total"]["connections"] + 1
                 assert end["total"]["sent"] > end["total"]["received"] > 0
                 told = await text_of(session, "http://127.0.0.1:10249/metrics")
                 same = await text_of(session, f"{API}/api/v1/nodes/{NODE}/proxy/metrics")
             for text in (told, same):
                 [line] = [row for row in text.splitlines() if row.startswith(COUNTED)]
-                assert line.endswith(" 2")
+                assert line.endswith(f" {count}")
 
     net.node.do(story(), timeout=90)

@@ -206,11 +206,12 @@ def test_a_slow_reader_stops_the_sender_and_loses_nothing(net: Net, new_edge: Ne
         reader, writer = await connect()
         writer.transport.pause_reading()
         # The sender comes to a stand although nobody reads: what is on the way is bounded.
-        before = -1
-        while before != sent:
-            before = sent
+        await until(lambda: sent)
+        before, equal = sent, 0
+        while equal < 3:
             await asyncio.sleep(0.1)
-        assert 0 < sent < total
+            before, equal = sent, (equal + 1 if before == sent else 0)
+        assert sent < total
         writer.transport.resume_reading()
         heard = 0
         while data := await reader.read(1_000_000):
