@@ -346,11 +346,12 @@ def test_a_chain_that_somebody_elses_rule_leads_to_stays_empty_and_troubles_nobo
     kernel.sync()
     assert set(kernel.rules()) > {*NODE_PORT_RULES, *leads}
     for _ in range(2):
-        kernel.site.do(kernel.edge.remove())
+        left = kernel.site.do(kernel.edge.remove())
+        assert left == ["KUBE-PORTALS-CONTAINER", "KUBE-NODEPORT-CONTAINER"]
         assert [rule for rule in kernel.rules() if "KUBE" in rule] == leads
     for lead in leads:
         kernel.iptables("-D", *lead.split()[1:])
-    kernel.site.do(kernel.edge.remove())
+    assert kernel.site.do(kernel.edge.remove()) == []
     assert not [line for line in kernel.listing() if "KUBE" in line]
 
 

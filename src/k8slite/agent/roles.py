@@ -91,9 +91,11 @@ async def uninstall(settings: Settings) -> list[str]:
     clock = Clock()
     removed: list[str] = await DockerRuntime(settings, clock).uninstall()
     edge = choose_edge(clock)
-    await edge.remove()
+    left = await edge.remove()
     await edge.close()
     removed += await transparent.remove(settings)
     removed += await overlay.remove(settings)
     removed += announcer.remove()
-    return [*removed, "chains KUBE-PORTALS-CONTAINER and KUBE-PORTALS-HOST"]
+    why = "the chain stays, empty, because somebody else's rule leads to it"
+    rules = [f"rules of {chain}; {why}" for chain in left]
+    return [*removed, *(rules or ["chains KUBE-PORTALS-CONTAINER and KUBE-PORTALS-HOST"])]

@@ -47,13 +47,15 @@ class ChosenEdge:
     async def intact(self) -> bool:
         return await (await self._edge()).intact()
 
-    async def remove(self) -> None:
+    async def remove(self) -> list[str]:
         """Remove our rules wherever an earlier run may have put them."""
+        left = []
         for edge in self._candidates:
             try:
-                await edge.remove()
+                left += await edge.remove()
             except Unsupported:
                 continue
+        return left
 
     async def close(self) -> None:
         for edge in self._candidates:

@@ -75,8 +75,9 @@ class Edge(Protocol):
         """Whether our rules are still as we left them; cheap enough to ask every few seconds."""
         ...
 
-    async def remove(self) -> None:
-        """Take away our chains and the jumps to them: the listing is as if we had never been."""
+    async def remove(self) -> list[str]:
+        """Take away our chains and the jumps to them: the listing is as if we had never been.
+        Returns the chains that stay, empty, because somebody else's rule leads to them."""
         ...
 
     async def close(self) -> None:

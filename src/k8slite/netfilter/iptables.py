@@ -82,8 +82,8 @@ class LegacyEdge:
     async def intact(self) -> bool:
         return await self._thread.run(self._intact)
 
-    async def remove(self) -> None:
-        await self._thread.run(self._remove)
+    async def remove(self) -> list[str]:
+        return await self._thread.run(self._remove)
 
     async def close(self) -> None:
         await self._thread.run(self._shut)
@@ -147,15 +147,17 @@ class LegacyEdge:
                 raise Drifted("the nat table was changed while it was written")
             self._left = now
 
-    def _remove(self) -> None:
+    def _remove(self) -> list[str]:
         if self._nat is None and not legacy_table_exists("nat"):
-            return  # looking for our chains would make the table
+            return []  # looking for our chains would make the table
         nat = self._open()
         with self._writing(nat):
             nat.refresh()
             if nat.clear():
                 nat.commit()
+                nat.refresh()
             self._left = None
+            return nat.chains()
 
 
 def _import_iptc() -> Any:
@@ -319,6 +321,10 @@ class _Nat:
                 raise
             return not held
         return True
+
+    def chains(self) -> list[str]:
+        """Those of ours that are there."""
+        return [chain for chain in CHAINS if self._table.is_chain(chain)]
 
     def clear(self) -> bool:
         """Take away the jumps and our chains. Returns whether there was anything."""

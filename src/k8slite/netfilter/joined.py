@@ -114,9 +114,9 @@ class JoinedEdge:
         """How many connections each portal of the table had; read when somebody asks."""
         return {} if self.chain_room is None else await self._table.connections()
 
-    async def remove(self) -> None:
+    async def remove(self) -> list[str]:
         try:
-            await self._chains.remove()
+            return await self._chains.remove()
         finally:  # who holds the chains' tables keeps nobody from this one
             try:
                 await self._table.remove()

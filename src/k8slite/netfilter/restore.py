@@ -51,8 +51,8 @@ class NftEdge:
     async def intact(self) -> bool:
         return await self._thread.run(self._intact)
 
-    async def remove(self) -> None:
-        await self._thread.run(self._remove)
+    async def remove(self) -> list[str]:
+        return await self._thread.run(self._remove)
 
     async def close(self) -> None:
         await self._thread.run(self._shut)
@@ -181,13 +181,14 @@ class NftEdge:
             self._left = now
         return same
 
-    def _remove(self) -> None:
+    def _remove(self) -> list[str]:
         listing = self._list()
         lines = [line for chain in CHAINS for line in listing.removal(chain)]
         if lines:
             self._restore(lines)
             self._remove_empty_table()
         self._left, self._present, self._handles = None, {}, None
+        return [chain for chain in CHAINS if chain in self._list().chains]
 
     def _remove_empty_table(self) -> None:
         """iptables-nft makes the table with its first rule and never takes it away. An empty one

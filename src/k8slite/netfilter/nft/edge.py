@@ -120,8 +120,9 @@ class TableEdge:
         self._listen()
         return intact
 
-    async def remove(self) -> None:
+    async def remove(self) -> list[str]:
         await self._thread.run(self._remove)
+        return []
 
     async def close(self) -> None:
         self._deafen()
