@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from tests.lab.docker_host import inside
@@ -58,6 +59,14 @@ _CONTROLLER: dict[str, Any] = {
 }
 
 
+class Refused(AssertionError):
+    """An answer that says no, or that nobody knows (504)."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class Cluster:
     """``start`` makes it; questions are asked from conf, of whichever master answers."""
 
@@ -103,8 +112,7 @@ class Cluster:
 
     def make_pod(self, namespace: str, name: str) -> None:
         spec = _CONTROLLER["spec"]["template"]["spec"]
-        self.ask(
-            "POST",
+        self.create(
             f"/api/v1/namespaces/{namespace}/pods",
             {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name}, "spec": spec},
         )
@@ -114,8 +122,7 @@ class Cluster:
         for number in range(400):
             if condition():
                 return
-            self.ask(
-                "POST",
+            self.create(
                 f"/api/v1/namespaces/{namespace}-large/configmaps",
                 {
                     "kind": "ConfigMap",
@@ -136,9 +143,24 @@ class Cluster:
 
     # -- questions
 
+    def create(self, path: str, body: Any) -> None:
+        """Until it is known to be there: when a member of etcd goes, answers get lost."""
+        for _ in range(20):
+            try:
+                self.ask("POST", path, body)
+            except Refused as refusal:
+                if refusal.status == HTTPStatus.CONFLICT:
+                    return
+                if refusal.status != HTTPStatus.GATEWAY_TIMEOUT:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+        raise AssertionError(f"POST {path}: nobody knows whether it happened")
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request to the first master that takes it; the answer as JSON. Raises OSError when
-        none does, LookupError when nothing is there, AssertionError for another refusal."""
+        none does, LookupError when nothing is there, Refused for anything else."""
         failure: Exception = OSError("no master")
         with inside(self.lab.conf.namespace):
             for node in self.nodes:
@@ -159,7 +181,8 @@ class Cluster:
                     continue
                 if answer.status == 404:
                     raise LookupError(f"{method} {path}: {data!r}")
-                assert answer.status < 300, f"{method} {path}: {answer.status} {data!r}"
+                if answer.status >= 300:
+                    raise Refused(answer.status, f"{method} {path}: {answer.status} {data!r}")
                 return json.loads(data)
         raise OSError(f"no master answers: {failure}")
 
