@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Sequence
+from subprocess import PIPE
 
 from k8slite.netfilter.edge import Locked, NetfilterError, NotPermitted, Unsupported
 
@@ -42,18 +45,25 @@ def _which(name: str) -> str | None:
 def run_tool(command: Sequence[str], text: str = "") -> str:
     """Run it with ``text`` as its input; what it printed. Raises NetfilterError."""
     try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Locked(f"{command[0]} did not end within {_PATIENCE:g} s") from error
+        process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
     except OSError as error:
         raise Unsupported(f"cannot run {command[0]}: {error.strerror}") from error
-    if done.returncode == 0:
-        return done.stdout
-    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+    # Not communicate's own timeout: with one it looks every now and then whether the end has come.
+    late = threading.Timer(_PATIENCE, process.kill)
+    late.daemon = True
+    late.start()
+    with process:
+        try:
+            out, err = process.communicate(text)
+        finally:
+            late.cancel()
+    if process.returncode == -signal.SIGKILL:
+        raise Locked(f"{command[0]} did not end within {_PATIENCE:g} s")
+    if process.returncode == 0:
+        return out
+    said = " ".join(err.split()) or f"exit code {process.returncode}"
     if "ermission denied" in said or "must be root" in said:
         raise NotPermitted(f"changing iptables needs root or CAP_NET_ADMIN ({said})")
-    if done.returncode == 4:  # RESOURCE_PROBLEM: somebody else's transaction came first
+    if process.returncode == 4:  # RESOURCE_PROBLEM: somebody else's transaction came first
         raise Locked(f"{command[0]}: {said}")
     raise NetfilterError(f"{command[0]}: {said}")
