@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.slow]
 
 FREEZE = 60.0
 #: Seconds for what the settings let take GRACE + EVICTION.
-REPLACED = GRACE + EVICTION + 25
+REPLACED = GRACE + EVICTION + 85
 
 
 def test_the_leading_master_is_killed(cluster: Cluster) -> None:
