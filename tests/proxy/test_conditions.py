@@ -116,77 +116,51 @@ def test_what_stands_in_the_table_does_not_wait_for_who_holds_the_chains(
     net.node.do(story())
 
 
-class Restless(TableEdge):
-    """Rules that are never as they were left."""
+class Failing(TableEdge):
+    """A table that cannot be written for ``error``, as long as there is one."""
 
-    restless = False
+    error: Exception | None = None
 
     async def sync(self, desired: Desired) -> Change:
-        if self.restless:
-            raise Drifted("somebody changed it")
+        if self.error is not None:
+            raise self.error
         return await super().sync(desired)
 
     async def change(self, change: Change) -> None:
-        if self.restless:
-            raise Drifted("somebody changed it")
+        if self.error is not None:
+            raise self.error
         await super().change(change)
 
 
-def test_rules_that_somebody_keeps_changing_are_told_of(net: Net) -> None:
-    edge = Restless("172.16.0.0/16", "pod0")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Drifted("somebody changed it"), "somebody changed it; again and again"),
+        (KeyError("what nobody thought of"), "what nobody thought of"),
+    ],
+)
+def test_rules_that_never_come_to_rest_and_faults_of_ours_are_told_and_outlived(
+    net: Net, error: Exception, told: str
+) -> None:
+    edge = Failing("172.16.0.0/16", "pod0")
 
     async def story() -> None:
         async with running(lambda: edge) as world, greeters(1) as endpoints:
             await world.serve("early", PORTAL, endpoints)
-            edge.restless = True
+            edge.error = error
             await world.put(
                 endpoints_object("web", endpoints), service_object("web", "192.168.3.7", PORTS)
             )
             await until(lambda: reason(world, "web") == serving.NOT_WRITTEN)
             said = condition_of(world.service("web"), NODE)
             assert said is not None
-            assert "somebody changed it; again and again" in said.message
+            assert told in said.message
             assert not reason(world, "early")
             assert await ask(PORTAL, 80) == b"0"
-            edge.restless = False
-            await until(lambda: world.proxy.settled, seconds=5)
-            assert await ask("192.168.3.7", 80) == b"0"
-            await until(lambda: not reason(world, "web"))
-
-    net.node.do(story())
-
-
-def test_a_fault_of_the_edge_is_told_and_outlived(net: Net) -> None:
-    class Faulty(TableEdge):
-        fault = False
-
-        async def sync(self, desired: Desired) -> Change:
-            if self.fault:
-                raise KeyError("what nobody thought of")
-            return await super().sync(desired)
-
-        async def change(self, change: Change) -> None:
-            if self.fault:
-                raise KeyError("what nobody thought of")
-            await super().change(change)
-
-    edge = Faulty("172.16.0.0/16", "pod0")
-
-    async def story() -> None:
-        async with running(lambda: edge) as world, greeters(1) as endpoints:
-            await world.serve("early", PORTAL, endpoints)
-            edge.fault = True
-            await world.put(
-                endpoints_object("web", endpoints), service_object("web", "192.168.3.7", PORTS)
-            )
-            await until(lambda: reason(world, "web") == serving.NOT_WRITTEN)
-            said = condition_of(world.service("web"), NODE)
-            assert said is not None
-            assert "what nobody thought of" in said.message
-            assert await ask(PORTAL, 80) == b"0"
-            edge.fault = False
+            edge.error = None
             await until(lambda: world.proxy.settled)
             assert await ask("192.168.3.7", 80) == b"0"
+            await until(lambda: not reason(world, "web"))
 
     net.node.do(story())
 
